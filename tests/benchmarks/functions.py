@@ -115,6 +115,30 @@ def time_updates(count: int, task=None) -> float:
     return (time.perf_counter() - start) / count
 
 
+def time_nested(count: int, task=None) -> float:
+    """Return the median seconds of a call that is submitted here and waited for."""
+    submit = task.executor.submit
+    found = []
+    for number in range(count + 20):  # the first ones start a worker
+        start = time.perf_counter()
+        submit(same, number).result()
+        found.append(time.perf_counter() - start)
+    return sorted(found[20:])[count // 2]
+
+
+def time_nested_array(size: int, task=None) -> float:
+    """Return the median seconds of a call that is given an array of so many bytes here."""
+    import numpy as np
+
+    array = np.ones(size // 8)
+    found = []
+    for _ in range(7):
+        start = time.perf_counter()
+        task.executor.submit(touch, array).result()
+        found.append(time.perf_counter() - start)
+    return sorted(found)[3]
+
+
 def touch(array):
     """Read one element of each page."""
     return float(array[:: 4096 // array.itemsize].sum())

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import CancelledError
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -346,6 +347,49 @@ def test_the_picture_shows_who_has_submitted_what(
     task.result(DEADLINE)
     finished = {each["id"]: each["parent"] for each in single.get_progress()["tasks"]}
     assert finished == under_way
+
+
+# The ways in which dftracer's page composes tasks, with the executor as a global: see
+# docs/coming-from-dftracer.md.
+
+
+def read(name: str) -> int:
+    if not name:
+        raise ValueError("no name")
+    return len(name)
+
+
+def double(size: int) -> int:
+    return 2 * size
+
+
+@pytest.mark.parametrize("kind", [CondaEnvExecutor, InProcessExecutor])
+def test_composing_tasks(kind: Callable[..., Any]) -> None:
+    with kind(max_workers=2) as runtime:
+
+        def by_value(name: str) -> int:
+            first = runtime.submit(read, name)
+            size = first.result()
+            second = runtime.submit(double, size)
+            return int(second.result())
+
+        def by_handle(name: str) -> int:
+            first = runtime.submit(read, name)
+            second = runtime.submit(double, first)
+            return int(second.result())
+
+        named = runtime.options(name="compose").submit(by_value, "trace")
+        assert (named.result(DEADLINE), named.name) == (10, "compose")
+        assert runtime.submit(by_handle, "trace").result(DEADLINE) == 10
+        with pytest.raises(ValueError, match="no name"):
+            runtime.submit(by_value, "").result(DEADLINE)
+        with pytest.raises(DependencyFailed, match="no name"):
+            runtime.submit(by_handle, "").result(DEADLINE)
+        assert runtime.wait_all(DEADLINE)
+        failed = [task.name.rpartition(".")[2] for task in runtime.get_failed()]
+        if kind is CondaEnvExecutor:
+            failed.append("double")  # has failed in the worker, and was never submitted
+        assert sorted(failed) == ["by_handle", "by_value", "double", "read", "read"]
 
 
 # -------------------------------------------------------------------------------------- retries
