@@ -164,3 +164,56 @@ def cancel_while_read(executor: Any, target: str, address: Any) -> list[bool]:
     found = [task.cancel(), task.cancelled()]
     attend(address, "cancelled")
     return found
+
+
+def kill_child(executor: Any, address: Any) -> list[Any]:
+    """Kill a child that runs, and one that has not been started."""
+    runs = executor.submit(attend, address, "child")
+    held = executor.options(start=False).submit(add, 1)
+    attend(address, "parent")
+    runs.kill()
+    held.kill()
+    return [type(each).__name__ for each in (_error_of(runs), _error_of(held))]
+
+
+def _error_of(task: Any) -> Any:
+    try:
+        return task.result()
+    except CancelledError as error:
+        return error
+
+
+def fail() -> None:
+    raise OSError("again")
+
+
+def cancel_between_tries(executor: Any) -> list[Any]:
+    """Cancel a child while ``retry_on`` is finding out whether it is run again."""
+    asked = threading.Event()
+    cancelled = threading.Event()
+
+    def again(_error: BaseException) -> bool:
+        asked.set()
+        return cancelled.wait(30)
+
+    task = executor.options(retries=5, retry_on=again).submit(fail)
+    assert asked.wait(30)
+    found = task.cancel()
+    cancelled.set()
+    task.wait_for()
+    return [found, task.cancelled(), task.attempt]
+
+
+def die_asked(executor: Any, address: Any, folder: str) -> None:
+    """Die while this process is asked whether there is another try."""
+
+    def again(_error: BaseException) -> bool:
+        attend(address, "asked")
+        os._exit(9)
+
+    executor.options(retries=5, retry_on=again).submit(note_and_fail, folder).result()
+
+
+def note_and_fail(folder: str) -> None:
+    open(os.path.join(folder, str(len(os.listdir(folder)))), "x").close()
+    raise OSError("again")

@@ -16,6 +16,7 @@ from tests.support.observe import ORPHAN_LIMIT, crash_of, gone
 from tests.support.rendezvous import DEADLINE, Rendezvous
 from tests.tasks import nested
 from wetlands_executor import CondaEnvExecutor, Task, TaskTimeoutError, WorkerCrashed
+from wetlands_executor.pool import nested as pool_nested
 from wetlands_executor.worker import wire
 
 #: What a worker says of a call that it submits.
@@ -81,6 +82,46 @@ def test_a_child_out_of_time(make: Make, rendezvous: Rendezvous) -> None:
     executor = make(1, cancel_grace=0.1)
     task = executor.submit(nesting.child_out_of_time, executor, rendezvous.address)
     assert task.result(DEADLINE) == "True True"
+    _is_well(executor)
+
+
+def test_a_child_is_killed(make: Make, rendezvous: Rendezvous) -> None:
+    executor = make(2)
+    task = executor.submit(nesting.kill_child, executor, rendezvous.address)
+    arrivals = rendezvous.expect("child", "parent")
+    arrivals["parent"].release()
+    arrivals["child"].wait_until_gone()
+    assert task.result(DEADLINE) == ["CancelledError", "CancelledError"]
+    _is_well(executor)
+
+
+def test_a_child_is_cancelled_between_its_tries(make: Make) -> None:
+    executor = make(2)
+    found, cancelled, attempt = executor.submit(nesting.cancel_between_tries, executor).result(
+        DEADLINE
+    )
+    assert (found, cancelled, attempt) == (False, True, 1)
+    _is_well(executor)
+
+
+def test_a_parent_that_dies_while_it_is_asked(
+    make: Make, rendezvous: Rendezvous, tmp_path: Path
+) -> None:
+    """There is no other try."""
+    executor = make(2)
+    task = executor.submit(nesting.die_asked, executor, rendezvous.address, str(tmp_path))
+    rendezvous.next().release()
+    crash_of(task)
+    _is_well(executor)
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_tasks_that_are_too_deep(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool_nested, "DEEPEST", 3)
+    executor = make(1)
+    assert executor.submit(nested.deep, executor, 3).result(LONG) == 3
+    with pytest.raises(RecursionError, match="more than 3 deep"):
+        executor.submit(nested.deep, executor, 4).result(LONG)
     _is_well(executor)
 
 
@@ -269,3 +310,21 @@ def test_two_environments_call_each_other(make: Make, minor: str) -> None:
     assert there.submit(nested.deep, there, 3).result(LONG) == 3
     names = there.submit(nested.crash_inside, here).result(LONG)
     assert "WorkerCrashed" in names
+
+
+def test_two_environments_of_which_neither_is_the_programs(make: Make) -> None:
+    """The oldest version calls the newest, and the other way round; failures as well."""
+    found = {each.minor: each.path for each in interpreters.find()}
+    if not {"3.8", "3.13"} <= set(found):
+        pytest.skip("no working Python 3.8 and 3.13 on this machine")
+    old, new = make(1, env=str(found["3.8"])), make(1, env=str(found["3.13"]))
+    for one, other in ((old, new), (new, old)):
+        assert one.submit(nested.squares_in, other, [2, 3]).result(LONG) == [4, 9]
+        names = one.submit(nested.crash_inside, other).result(LONG)
+        assert "WorkerCrashed" in names
+        with pytest.raises(WorkerCrashed):
+            one.submit(nested.let_it_crash, other).result(LONG)
+        with pytest.raises(ValueError, match="no number"):
+            one.submit(nested.let_it_raise, other).result(LONG)
+        assert one.submit(nested.read_outputs, other).result(LONG)["number"] == 2
+        assert one.submit(nested.stream_events, other).result(LONG)[-1] == "completion"
