@@ -275,7 +275,10 @@ class _Batch:
         self._callback = callback
         self._task: Future[Any] | None = None
         self._reporter: int | None = None
-        self._reported = threading.Event()
+        # Locked until it was reported. No ``Event``: Ctrl-C in its ``wait`` could leave it so that
+        # the thread that reports would wait in its ``set`` (CPython 3.14).
+        self._reported = threading.Lock()
+        self._reported.acquire()
 
     @property
     def is_aborting(self) -> bool:
@@ -294,7 +297,7 @@ class _Batch:
             if callback is not None:
                 callback(task)
         finally:
-            self._reported.set()
+            self._reported.release()
 
     def drop(self) -> None:
         """Tell joblib nothing any more."""
@@ -303,7 +306,8 @@ class _Batch:
     def wait_for_report(self) -> None:
         """Wait until a report that another thread has begun is over."""
         if self._reporter not in (None, threading.get_ident()):
-            self._reported.wait()
+            self._reported.acquire()
+            self._reported.release()
 
     def cancel(self) -> None:
         """Cancel its task, or ask it to stop."""
