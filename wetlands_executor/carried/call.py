@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from wetlands_executor.futures.overview import WorkerInfo
 
 
-class Outcome(Protocol):
+class CarriedOutcome(Protocol):
     """The outcome of a call, wherever it is."""
 
     def fetch(self, timeout: float | None = None) -> bytes:
@@ -76,7 +76,7 @@ class Concludes(Protocol):
     """What a call tells of its end; see ``pool.py``."""
 
     def conclude(
-        self, call: CarriedCall, outcome: Outcome | None, error: BaseException | bytes | None
+        self, call: CarriedCall, outcome: CarriedOutcome | None, error: BaseException | bytes | None
     ) -> None:
         """Settle its Task, or let it have another try."""
         ...
@@ -111,7 +111,7 @@ class CarriedCall:
         pool: Concludes,
         task: Task[Any],
         data: bytes,
-        outcomes: Sequence[Outcome],
+        outcomes: Sequence[CarriedOutcome],
         options: CallOptions | None,
         text: str,
     ) -> None:
@@ -174,7 +174,7 @@ class CarriedCall:
             self.started()
             reports_of(self.task).add_outputs(self.task, dict(outputs))
 
-    def returned(self, outcome: Outcome) -> None:
+    def returned(self, outcome: CarriedOutcome) -> None:
         """Say that the function has returned."""
         self._pool.conclude(self, outcome, None)
 

@@ -251,7 +251,7 @@ def submit_packed(
         outcomes: results of the tasks for ``CarriedCall.outcomes``, in their order.
 
     Returns:
-        A task whose result is the outcome of the call: what ``Outcome.fetch`` returns if
+        A task whose result is the outcome of the call: what ``CarriedOutcome.fetch`` returns if
         ``packed_has_failed`` is False of it, and what ``CarriedCall.failed`` takes if it is True.
     """
     submit: Callable[..., Task[bytes]] = executor.submit  # type: ignore[assignment]

@@ -14,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from wetlands_executor import threads
-from wetlands_executor.carried.call import CarriedCall, Carrier, Outcome
+from wetlands_executor.carried.call import CarriedCall, CarriedOutcome, Carrier
 from wetlands_executor.futures import settling
 from wetlands_executor.futures.elsewhere import Elsewhere
 from wetlands_executor.futures.reports import begin_again
@@ -22,7 +22,7 @@ from wetlands_executor.pool.closing import Closing
 from wetlands_executor.pool.delivery import SerialThread
 from wetlands_executor.pool.lifecycle import Held
 from wetlands_executor.pool.stats import TaskStats
-from wetlands_executor.scheduling.retry import Next, next_step
+from wetlands_executor.scheduling.retry import Failure, Next
 from wetlands_executor.worker import packed
 
 if TYPE_CHECKING:
@@ -72,14 +72,14 @@ class CarriedPool:
             self.conclude(call, None, error)
 
     def conclude(
-        self, call: CarriedCall, outcome: Outcome | None, error: BaseException | bytes | None
+        self, call: CarriedCall, outcome: CarriedOutcome | None, error: BaseException | bytes | None
     ) -> None:
         """Settle the Task of a call with what its function did, or let it have another try."""
         if call.take():
             self._decoding.put(partial(self._conclude, call, outcome, error))
 
     def _conclude(
-        self, call: CarriedCall, outcome: Outcome | None, error: BaseException | bytes | None
+        self, call: CarriedCall, outcome: CarriedOutcome | None, error: BaseException | bytes | None
     ) -> None:
         task = call.task
         failure = packed.unpack(error, task.name)[1] if isinstance(error, bytes) else error
@@ -100,11 +100,10 @@ class CarriedPool:
     def _runs_again(self, call: CarriedCall, error: BaseException) -> bool:
         """Give a failed call another try if it is to have one, or cancel it; False: it fails."""
         task, options = call.task, call.options
-        if options is None or not options.retry.left(task.attempt):
+        if options is None:
             return False
-        if task.cancel_requested or not options.run_again_after(error, task.name):
-            return False
-        step = next_step(cancelled=task.cancel_requested, over=self.closing.over)
+        # Whatever the failure: no ``PoolState`` has decided before about calls that were lost.
+        step = options.step_after(error, Failure.CONDEMNED, task, lambda: self.closing.over)
         if step is Next.CANCEL:
             settling.settle_cancelled(task)
         elif step is Next.RUN_AGAIN:

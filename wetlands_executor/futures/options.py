@@ -6,12 +6,12 @@ import logging
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
 from wetlands_executor import seconds as seconds_of
 from wetlands_executor.errors import TaskTimeoutError, WorkerCrashed, WorkerUnresponsive
 from wetlands_executor.futures import contexts
-from wetlands_executor.scheduling.retry import RetryPolicy
+from wetlands_executor.scheduling.retry import Failure, Next, RetryPolicy, next_step
 
 LOGGER = logging.getLogger("concurrent.futures")
 
@@ -20,6 +20,17 @@ RetryOn = (
 )
 #: What a call is run again after if ``retry_on`` says nothing: its worker has ended, or had to be.
 ENDED_WORKER = (WorkerCrashed, WorkerUnresponsive, TaskTimeoutError)
+
+
+class Tried(Protocol):
+    """What is asked of a Task whose call has failed."""
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+    @property
+    def attempt(self) -> int: ...  # noqa: D102
+    @property
+    def cancel_requested(self) -> bool: ...  # noqa: D102
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +109,24 @@ class CallOptions:
         except BaseException:
             LOGGER.exception("wetlands_executor: exception in retry_on of task %r", name)
             return False
+
+    def step_after(
+        self, error: BaseException, failure: Failure, task: Tried, is_over: Callable[[], bool]
+    ) -> Next:
+        """Return what follows on a failed try, where one thread may find that out at once.
+
+        Args:
+            error: how it has failed.
+            failure: the kind of that.
+            task: of the call.
+            is_over: whether the pool runs nothing again; asked when the error has been looked at.
+        """
+        cancelled = task.cancel_requested
+        if not self.retry.is_asked(failure, task.attempt, cancelled=cancelled):
+            return Next.FAIL
+        if not self.run_again_after(error, task.name):
+            return Next.FAIL
+        return next_step(cancelled=task.cancel_requested, over=is_over())
 
     def with_context(self) -> CallOptions:
         """Return the options of a call that is submitted now, by the calling code."""

@@ -34,7 +34,7 @@ from wetlands_executor.pool.closing import Closing
 from wetlands_executor.pool.delivery import SerialThread
 from wetlands_executor.pool.lifecycle import Held
 from wetlands_executor.pool.stats import TaskStats
-from wetlands_executor.scheduling.retry import Failure, Next, next_step
+from wetlands_executor.scheduling.retry import Failure, Next
 
 if TYPE_CHECKING:
     from wetlands_executor.futures.events import Listener
@@ -222,13 +222,9 @@ class ThreadPool:
         """Give a failed call another try if it is to have one, or cancel it; False: it fails."""
         call = run.call
         task, options = call.task, call.options
-        if options is None or not options.retry.is_asked(
-            failure, task.attempt, cancelled=task.cancel_requested
-        ):
+        if options is None:
             return False
-        if not options.run_again_after(error, task.name):
-            return False
-        step = next_step(cancelled=task.cancel_requested, over=self.closing.over)
+        step = options.step_after(error, failure, task, lambda: self.closing.over)
         if step is Next.CANCEL:
             settling.settle_cancelled(task)
         elif step is Next.RUN_AGAIN:

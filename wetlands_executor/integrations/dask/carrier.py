@@ -41,7 +41,7 @@ class DaskOutcome:
         self.future = future
 
     def fetch(self, timeout: float | None = None) -> bytes:
-        """Bring it here; see ``Outcome``."""
+        """Bring it here; see ``CarriedOutcome``."""
         try:
             found: bytes = self.future.result(timeout)
         except (host.LostCallError, KilledWorker, CancelledError) as error:
