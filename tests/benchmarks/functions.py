@@ -38,6 +38,12 @@ def spin(seconds: float) -> None:
         pass
 
 
+def fit(data: object, seconds: float) -> int:
+    """Use data and a processor."""
+    spin(seconds)
+    return len(data)  # type: ignore[arg-type]
+
+
 def work(kind: str, seconds: float) -> None:
     """Nap or spin."""
     (nap if kind == "nap" else spin)(seconds)

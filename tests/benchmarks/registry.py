@@ -20,6 +20,7 @@ MODULES = (
     "cases_commands",
     "cases_arrays",
     "cases_payloads",
+    "cases_cluster",
 )
 
 

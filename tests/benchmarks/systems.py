@@ -280,6 +280,45 @@ class _Dask(Pool):
         self.cluster.close()
 
 
+class _DaskOurs(_Dask):
+    """Our executor on the same cluster, with one worker below each of its processes."""
+
+    def __init__(self, workers: int) -> None:
+        super().__init__(workers)
+        from wetlands_executor.integrations.dask import DaskEnvExecutor
+
+        self.client, self.executor = self.executor, DaskEnvExecutor(self.executor)
+
+    def submit(self, fn: Callable[..., Any], *args: Any) -> Any:
+        return self.executor.submit(fn, *args)
+
+    def map(self, fn: Callable[..., Any], items: Iterable[Any]) -> list[Any]:
+        return list(self.executor.map(fn, items))
+
+    def close(self) -> None:
+        self.executor.shutdown()
+        self.client.close()
+        self.cluster.close()
+
+
+class _JoblibOurs(_Joblib):
+    """Our backend, with one ``Parallel`` per call; its workers stay, as loky's do."""
+
+    def __init__(self, workers: int) -> None:
+        import joblib
+
+        from wetlands_executor.integrations.joblib import register
+
+        register()
+        super().__init__(workers, False)
+        self.make = lambda: joblib.Parallel(n_jobs=max(2, workers), backend="wetlands")
+
+    def close(self) -> None:
+        from wetlands_executor.integrations.joblib import shutdown
+
+        shutdown()
+
+
 class _Ray(Pool):
     """Remote functions, which is how its documentation begins, or actors, which it recommends for
     many small calls.
@@ -428,6 +467,21 @@ SYSTEMS: dict[str, System] = {
             lambda workers: _Ray(workers, True),
             _SERVER,
             busy=True,
+        ),
+        System(
+            "ours-dask",
+            "DaskEnvExecutor, one thread of Dask and one worker a process",
+            "distributed",
+            _DaskOurs,
+            frozenset(("cluster",)),
+            busy=True,
+        ),
+        System(
+            "joblib-ours",
+            "joblib, backend wetlands",
+            "joblib",
+            _JoblibOurs,
+            frozenset(("grid",)),
         ),
         System(
             "threads", "ThreadPoolExecutor (no processes)", "", _threads, frozenset(("threads",))
