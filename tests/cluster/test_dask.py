@@ -435,3 +435,42 @@ def test_a_cluster_without_hosts() -> None:
         pytest.raises(RuntimeError, match="no host: wait for the first one"),
     ):
         DaskEnvExecutor(client)
+
+
+def test_a_scheduler_that_is_killed(tmp_path: Path) -> None:
+    """Tasks fail at once, and the end of the executor does not wait for ever."""
+    from distributed import Client
+
+    from wetlands_executor.integrations.dask import DaskEnvExecutor
+
+    file = str(tmp_path / "scheduler.json")
+    dask = (sys.executable, "-m", "dask")
+    quiet: Any = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    options = ("--no-dashboard", "--scheduler-file", file)
+    scheduler = subprocess.Popen(
+        [*dask, "scheduler", "--host", "127.0.0.1", "--port", "0", *options], **quiet
+    )
+    worker = subprocess.Popen(
+        [*dask, "worker", *options, "--nworkers", "2", "--nthreads", "1",
+         "--death-timeout", "3", "--local-directory", str(tmp_path)],
+        **quiet,
+    )  # fmt: skip
+    try:
+        with Client(scheduler_file=file, timeout="30s") as client:
+            client.wait_for_workers(2, timeout=40)
+            executor = DaskEnvExecutor(client)
+            done = executor.submit(pow, 2, 4).wait_for(30)
+            tasks = executor.map_tasks(time.sleep, [60] * 4)
+            _until_started(tasks[0])
+            scheduler.kill()
+            for task in tasks:
+                assert isinstance(task.exception(30), WorkerCrashed)
+                assert "the connection to the scheduler was lost" in str(task.exception())
+            with pytest.raises(WorkerCrashed, match="the result was lost"):
+                done.result(30)
+            executor.shutdown()
+        worker.wait(60)
+    finally:
+        for process in (scheduler, worker):
+            process.kill()
+            process.wait()

@@ -120,6 +120,8 @@ class DaskCarrier:
             data = self._client.scatter(data, hash=False)
         options = call.options
         self._keys[call] = key
+        # Race: the host may say that it has started before `submit` returns.
+        self._calls[key] = call, None
         future = self._client.submit(
             host.run_call,
             self._name,
@@ -132,7 +134,8 @@ class DaskCarrier:
             priority=0 if options is None else options.priority,
             resources=dict(self._resources) if self._resources else None,
         )
-        self._calls[key] = call, future
+        if key in self._calls:  # it was not withdrawn meanwhile
+            self._calls[key] = call, future
         future.add_done_callback(partial(self._on_end, key))
 
     # --- what becomes of them
@@ -140,7 +143,7 @@ class DaskCarrier:
     def _on_event(self, event: tuple[float, Any]) -> None:
         """Take what a host says of a call. On the event loop of the client."""
         what, key, *said = event[1]
-        if what == "started":
+        if what == "started" and key in self._calls:
             self._hosts[key] = said[0]
             kill = self._ends.pop(key, None)
             if kill is not None:

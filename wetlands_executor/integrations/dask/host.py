@@ -44,6 +44,10 @@ MOST_OUTPUTS = 1_000_000
 class RaisedError(Exception):
     """The function of a call has raised; the argument is the packed outcome."""
 
+    def __repr__(self) -> str:
+        """Return what Dask writes to the log of the host, without the bytes."""
+        return f"{type(self).__name__}(the function has raised; the client is told what)"
+
 
 class CancelledCallError(Exception):
     """A call was cancelled where it ran; the argument is the reason or None."""
