@@ -205,7 +205,7 @@ class PoolState:
         if crowded and self.credit > 1:
             # Race: it was given something else at the same moment. Another worker may be idle, and
             # the quota may be exceeded.
-            self._reclaim(slot, out)
+            _reclaim(slot, self.credit, out)
 
     def _items_finished(self, event: ItemsFinished, out: list[Action]) -> None:
         slot = self.slots.by_worker[event.worker]
@@ -293,7 +293,7 @@ class PoolState:
             item.forgo_retries()
             if self.credit > 1:
                 self._cancelling[item] = None
-                self._reclaim(place, out)
+                _reclaim(place, self.credit, out)
                 return
             out.append(SendCancel(place.worker, item))
         out.append(CancelAnswered(item, False))
@@ -305,7 +305,7 @@ class PoolState:
     def _reclaim_requested(self, event: ReclaimRequested, out: list[Action]) -> None:
         place = event.item.place
         if isinstance(place, Slot) and self.credit > 1:
-            self._reclaim(place, out)
+            _reclaim(place, self.credit, out)
 
     def _kill_requested(self, event: KillRequested, out: list[Action]) -> None:
         item = event.item
@@ -317,7 +317,7 @@ class PoolState:
             # reclaimed; then nothing but this item can be running.
             self._killing[item] = event.retry
             if self.credit > 1:
-                self._reclaim(place, out)
+                _reclaim(place, self.credit, out)
             else:
                 self._ask_to_kill(place, out)
 
@@ -352,7 +352,7 @@ class PoolState:
         if slot is not None and event.item.place is slot:  # else it has ended meanwhile
             self.slots.wait(slot, event.item)
             if len(slot.held) > 1 and self.credit > 1:
-                self._reclaim(slot, out)
+                _reclaim(slot, self.credit, out)
             self._schedule(out)
 
     def _wait_ended(self, event: WaitEnded, out: list[Action]) -> None:
@@ -453,7 +453,7 @@ class PoolState:
         out.append(Broken(self.waiting.take_all(), event.worker, event.report))
         for other in list(slots.by_worker.values()):
             if len(other.held) > 1:
-                self._reclaim(other, out)
+                _reclaim(other, self.credit, out)
             elif not other.held and other.phase is Phase.READY:
                 self._stop(other, out)
             elif other.phase is Phase.STARTING:
@@ -465,7 +465,7 @@ class PoolState:
             return
         slot.retire()
         if slot.held and self.credit > 1:
-            self._reclaim(slot, out)
+            _reclaim(slot, self.credit, out)
         if slot.rest():
             self._stop(slot, out)
 
@@ -485,7 +485,7 @@ class PoolState:
                 out.append(Cancelled(items))
             for slot in list(self.slots.by_worker.values()):
                 if len(slot.held) > 0 and self.credit > 1:
-                    self._reclaim(slot, out)
+                    _reclaim(slot, self.credit, out)
         self._drain(out)
 
     def _terminate_requested(self, event: TerminateRequested, out: list[Action]) -> None:
@@ -548,7 +548,7 @@ class PoolState:
         """Let busy workers hold what waits; see ``ahead.py``."""
         found = mixed(self.waiting, self.slots)
         for slot in found:
-            self._reclaim(slot, out)
+            _reclaim(slot, self.credit, out)
         for slot, hand in () if found else give_ahead(self.waiting, self.slots):
             batches.setdefault(slot, []).extend(hand)
 
@@ -560,12 +560,7 @@ class PoolState:
             return
         fullest = slots.fullest()
         if len(fullest.held) > 1:
-            self._reclaim(fullest, out)
-
-    def _reclaim(self, slot: Slot, out: list[Action]) -> None:
-        if not slot.reclaiming:
-            slot.begin_reclaim(self.credit)
-            out.append(Reclaim(slot.worker))
+            _reclaim(fullest, self.credit, out)
 
     # --- processes
 
@@ -587,6 +582,12 @@ class PoolState:
         if slot.phase is not Phase.DYING:
             self.slots.move(slot, Phase.DYING)
             out.append(KillWorker(slot.worker))
+
+
+def _reclaim(slot: Slot, credit: int, out: list[Action]) -> None:
+    if not slot.reclaiming:
+        slot.begin_reclaim(credit)
+        out.append(Reclaim(slot.worker))
 
 
 def check_invariants(state: PoolState) -> None:

@@ -51,6 +51,8 @@ class _Waiters(list):  # type: ignore[type-arg]
 class RemoteTask(Future):  # type: ignore[type-arg]
     """A task that a running function has submitted: a Future, in this process.
 
+    Its public members are those of ``Task``, and are nearly all that it has.
+
     Attributes:
         name: what was called.
         detached: it goes on when the function that has submitted it has ended.
