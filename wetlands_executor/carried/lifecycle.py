@@ -44,12 +44,20 @@ class Lifecycle:
     def shutdown(
         self, *, cancel_pending: bool = False, reason: str = "the executor was shut down"
     ) -> None:
-        """Accept nothing more and end when everything is done. Does not wait.
+        """Accept nothing more and end when everything is done. Does not wait for that.
 
         Args:
-            cancel_pending: cancel what has not started.
+            cancel_pending: cancel what has not started; waits for the carrier's answer.
             reason: why, for tasks that are cancelled.
         """
+        pool = self._pool
+        self._begin(cancel_pending, reason)
+        if cancel_pending:
+            pool.cancel_now([call for call in list(pool.calls) if not call.is_running()])
+        pool.when_empty(self._end)
+
+    def _begin(self, cancel_pending: bool, reason: str) -> None:
+        """Accept nothing more; cancel what no carrier has."""
         pool = self._pool
         pool.closing.refuse()
         for task in list(pool.held.unstarted):
@@ -59,13 +67,12 @@ class Lifecycle:
             for task in list(pool.held.dependents):
                 cancel_deferred(task, reason)
                 pool.held.dependents.discard(task)
-            pool.cancel_all([call for call in list(pool.calls) if not call.is_running()])
-        pool.when_empty(self._end)
 
     def wind_down(self, reason: str) -> None:
         """End soon: cancel, ask, and end the workers of what still runs after ``KILL_AFTER`` s."""
-        self.shutdown(cancel_pending=True, reason=reason)
+        self._begin(True, reason)
         self._pool.cancel_all(list(self._pool.calls))
+        self._pool.when_empty(self._end)
         if self._pool.calls:
             self._later(KILL_AFTER, lambda: self.terminate(kill=True, why=f"because {reason}"))
 
@@ -83,9 +90,10 @@ class Lifecycle:
     def terminate(self, *, kill: bool, why: str) -> None:
         """End the workers of what runs, cancel what waits."""
         del kill
-        self.shutdown(cancel_pending=True, reason=f"its executor was ended {why}")
+        self._begin(True, f"its executor was ended {why}")
         for call in list(self._pool.calls):
             self._pool.kill(call)
+        self._pool.when_empty(self._end)
 
     def when_finished(self, job: Callable[[], object]) -> None:
         """Call ``job`` when everything was delivered; now if it has been."""

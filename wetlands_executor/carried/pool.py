@@ -124,17 +124,21 @@ class CarriedPool:
 
         Waits for the carrier's answer.
         """
-        return self._cancel([call])
+        return self.cancel_now([call])
 
     def ask_to_cancel(self, call: CarriedCall) -> None:
         """Do the same without waiting."""
-        self._requests.put(partial(self._cancel, [call]))
+        self._requests.put(partial(self.cancel_now, [call]))
 
     def cancel_all(self, calls: Iterable[CarriedCall]) -> None:
         """Do the same for several calls, with one request."""
-        self._requests.put(partial(self._cancel, list(calls)))
+        self._requests.put(partial(self.cancel_now, list(calls)))
 
-    def _cancel(self, calls: list[CarriedCall]) -> bool:
+    def cancel_now(self, calls: list[CarriedCall]) -> bool:
+        """Take calls back, or ask them to stop; return True if none of them will run.
+
+        Waits for the carrier's answer.
+        """
         live = [call for call in calls if call.live]
         waiting = [call for call in live if not call.is_running()]
         gone = set(self.carrier.withdraw(waiting)) if waiting else set()

@@ -204,15 +204,24 @@ class DaskCarrier:
             key: call for call in calls if (key := self._keys.get(call)) is not None
         }
         if keys:
-            claim = getattr(self._client.scheduler, handler_of(self._name))
-            claimed = self._client.sync(claim, keys=list(keys))
-            futures = [self._calls.pop(key, (None, None))[1] for key in claimed]
-            self._client.cancel([future for future in futures if future is not None])
+            try:
+                claimed = self._claim(list(keys))
+            except Exception as error:  # noqa: BLE001 - whatever Dask raises; the tasks then fail
+                LOGGER.debug("wetlands_executor: the scheduler does not answer: %s", error)
+                return gone
+            gone += [keys[key] for key in claimed]
             for key in claimed:
-                gone.append(keys[key])
                 self._keys.pop(keys[key], None)
             self._send_waiting()
         return gone
+
+    def _claim(self, keys: list[str]) -> list[str]:
+        """Claim calls at the scheduler, and let Dask forget those that were to be had."""
+        claim = getattr(self._client.scheduler, handler_of(self._name))
+        claimed: list[str] = self._client.sync(claim, keys=keys)
+        futures = [self._calls.pop(key, (None, None))[1] for key in claimed]
+        self._client.cancel([future for future in futures if future is not None])
+        return claimed
 
     def _is_kept_back(self, call: CarriedCall) -> bool:
         """Return True for a call that was not with Dask, and will not be."""
