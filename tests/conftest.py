@@ -143,7 +143,7 @@ def pytest_configure(config: pytest.Config) -> None:
         "descriptors or memory behind on purpose",
     )
     config.addinivalue_line(
-        "markers", "stamps(*names): the kinds of executor that a contract test is stamped over"
+        "markers", "executor_kinds(*names): the kinds of executor that a contract test is run with"
     )
     dispositions.restore()
     leaks.mark_session()

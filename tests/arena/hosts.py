@@ -142,14 +142,14 @@ def limited():
     say("well")
 
 
-class Struck(BaseException):
+class Interrupted(BaseException):
     """Like KeyboardInterrupt.
 
     An Exception while something is pickled would be the failure of its task, which the pool keeps.
     """
 
 
-def struck(count):
+def interrupted(count):
     """Submit arrays and wait for them while an exception hits the main thread every millisecond.
 
     In the end no block is left.
@@ -159,9 +159,9 @@ def struck(count):
 
     import numpy as np
 
-    def strike(_number, frame):
+    def interrupt(_number, frame):
         if frame.f_code is not storm.__code__:
-            raise Struck
+            raise Interrupted
 
     def call(number):
         value = np.full(20_000 + number % 3 * 10_000, float(number))
@@ -173,15 +173,15 @@ def struck(count):
 
     def storm():
         hits = 0
-        signal.signal(signal.SIGALRM, strike)
+        signal.signal(signal.SIGALRM, interrupt)
         signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
         for number in range(count):
             try:
                 call(number)
-            except Struck:
+            except Interrupted:
                 hits += 1
         signal.setitimer(signal.ITIMER_REAL, 0)
-        # the function of C, which is not left by the last strike
+        # the function of C, which is not left by the last interrupt
         _signal.signal(_signal.SIGALRM, _signal.SIG_IGN)
         return hits
 
@@ -200,12 +200,12 @@ def struck(count):
         gc.collect()
         memory = arena.current()
         deadline = time.monotonic() + 5
-        # A strike that hits the finalizer of a out-of-band buffers leaves its block, which nothing
-        # in Python can help; no other block is left.
+        # An interrupt that hits the finalizer of out-of-band buffers leaves their block, which
+        # nothing in Python can help; no other block is left.
         while len(memory.in_use()) > len(finalizers) and time.monotonic() < deadline:
             time.sleep(0.01)
         assert len(memory.in_use()) <= len(finalizers), (hits, len(finalizers), memory.in_use())
-    say("struck", hits, "well")
+    say("interrupted", hits, "well")
 
 
 def pickled_elsewhere():

@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 from tests.arena.workload import Buffers
-from tests.tasks.workload import attend
+from tests.tasks.workload import arrive
 
 #: Bytes that go into a block.
 LARGE = 3_000_000
@@ -64,7 +64,7 @@ def hand_in(executor: Any, address: Any) -> Any:
 
 
 def hold(value: Any, address: Any) -> list[int]:
-    attend(address, "child")
+    arrive(address, "child")
     assert is_held(value)
     return slots()
 
@@ -72,7 +72,7 @@ def hold(value: Any, address: Any) -> list[int]:
 def take_back(executor: Any, address: Any) -> int:
     """Get a large result, and hold it."""
     found = executor.submit(held).result()
-    attend(address, "parent")
+    arrive(address, "parent")
     return len(found.parts[0])
 
 
@@ -133,7 +133,7 @@ def die_after(executor: Any, address: Any, count: int) -> None:
     """Die when calls with large arguments were submitted."""
     children = [executor.submit(hold, held(), address) for _ in range(count)]
     assert children[0].status
-    attend(address, "parent")
+    arrive(address, "parent")
     os._exit(3)
 
 
@@ -141,7 +141,7 @@ def die_before_reading(executor: Any, address: Any) -> None:
     """Die with a large result that has come and was not read."""
     child = executor.submit(held)
     child.wait_for()
-    attend(address, "parent")
+    arrive(address, "parent")
     os._exit(3)
 
 
@@ -192,7 +192,7 @@ def not_picklable(executor: Any) -> str:
 def cancel_waiting(executor: Any, address: Any) -> list[bool]:
     """Cancel calls with large arguments that have not begun."""
     children = [executor.submit(hold, held(), address) for _ in range(20)]
-    attend(address, "parent")
+    arrive(address, "parent")
     return [child.cancel() for child in reversed(children)]
 
 

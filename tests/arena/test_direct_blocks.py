@@ -119,15 +119,15 @@ def test_interrupted_at_every_step():
 
     No block is lost, none is given to two, and the worker is always believed.
     """
-    command = [sys.executable, "-W", "error", "-m", "tests.arena.hosts", "struck", "3000"]
+    command = [sys.executable, "-W", "error", "-m", "tests.arena.hosts", "interrupted", "3000"]
     variables = {**os.environ, "PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "1"}
     done = subprocess.run(
         command, cwd=ROOT, env=variables, capture_output=True, text=True, timeout=120, check=False
     )
     assert done.returncode == 0, done.stderr
-    _struck, hits, well = done.stdout.split()
+    _interrupted, hits, well = done.stdout.split()
     assert well == "well"
-    assert int(hits) > 100, "it has to be struck"
+    assert int(hits) > 100, "it has to be interrupted"
 
 
 def test_kills_under_waiting_submitters(make, memory):

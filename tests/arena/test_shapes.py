@@ -185,7 +185,7 @@ def test_a_handler_that_raises_while_long_arguments_are_sent(make):
                 finally:
                     signal.setitimer(signal.ITIMER_REAL, 0)
             except Interrupt:
-                pass  # which may strike in the two lines that set the timer as well
+                pass  # which may interrupt in the two lines that set the timer as well
     finally:
         signal.signal(signal.SIGALRM, before)
     value = b"last" * 10_000

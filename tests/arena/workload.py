@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 
-from tests.contract.workload import attend
+from tests.contract.workload import arrive
 
 kept: list = []
 
@@ -146,7 +146,7 @@ def flags(value):
 
 
 def wait_with(value, address):
-    attend(address, "waiting")
+    arrive(address, "waiting")
     return float(value.sum())
 
 
@@ -344,5 +344,5 @@ def wait_at(value, address, place):
     """Wait for the test in the call of this number, and in those behind it."""
     number = int.from_bytes(value[:8], "big")
     if number >= place:
-        attend(address, "waiting")
+        arrive(address, "waiting")
     return number

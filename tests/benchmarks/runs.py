@@ -109,8 +109,8 @@ class Driver:
             raise SystemFailed(
                 f"the process did not end within {CLOSING:g} s after the pool was closed"
             ) from None
-        survivors = self._descendants()
-        _gone, alive = psutil.wait_procs(survivors, LEAVING)
+        left = self._descendants()
+        _gone, alive = psutil.wait_procs(left, LEAVING)
         self.left_behind = [_describe(process) for process in alive]
 
     def __exit__(self, *_: object) -> None:

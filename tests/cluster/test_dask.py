@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import ROOT
-from tests.contract.workload import attend
+from tests.contract.workload import arrive
 from tests.support.interpreters import Interpreter
 from tests.support.rendezvous import Rendezvous
 from wetlands_executor import (
@@ -160,7 +160,7 @@ def test_map_keeps_the_order_and_raises_the_first_error(executor: Any) -> None:
 def test_a_queued_task_is_cancelled_and_never_runs(
     executor: Any, rendezvous: Rendezvous, tmp_path: Path
 ) -> None:
-    busy = [executor.submit(attend, rendezvous.address, n) for n in range(4)]
+    busy = [executor.submit(arrive, rendezvous.address, n) for n in range(4)]
     for _ in busy:
         rendezvous.next()
     waiting = executor.submit((tmp_path / "ran").touch)
@@ -194,7 +194,7 @@ def _until_started(task: Any) -> None:
 
 
 def test_a_running_task_is_killed(executor: Any, rendezvous: Rendezvous) -> None:
-    task = executor.submit(attend, rendezvous.address)
+    task = executor.submit(arrive, rendezvous.address)
     arrival = rendezvous.next()
     _until_started(task)
     assert task.worker_pid == arrival.pid
@@ -237,7 +237,7 @@ def test_max_workers_limits_what_is_under_way(
 ) -> None:
     executor = make(None, 1)
     assert executor.max_workers == executor._max_workers == 1
-    tasks = [executor.submit(attend, rendezvous.address, n) for n in range(3)]
+    tasks = [executor.submit(arrive, rendezvous.address, n) for n in range(3)]
     for _ in tasks:
         arrival = rendezvous.next()
         assert sum(task.running() for task in tasks) <= 1
@@ -307,11 +307,11 @@ def fresh() -> Any:
         yield client
 
 
-def note_and_attend(folder: str, address: Any, number: int) -> int:
+def note_and_arrive(folder: str, address: Any, number: int) -> int:
     """Note that it has begun, in a file of its own; wait for the test."""
     with open(os.path.join(folder, f"{number}-{os.getpid()}"), "x"):
         pass
-    return int(attend(address, number))
+    return int(arrive(address, number))
 
 
 def _host_of(client: Any, pid: int) -> int:
@@ -332,7 +332,7 @@ def test_a_lost_host_never_runs_a_call_again_by_itself(
     with DaskEnvExecutor(fresh) as executor:
         view = executor.options(retries=retries)
         tasks = [
-            view.submit(note_and_attend, str(tmp_path), rendezvous.address, n) for n in range(6)
+            view.submit(note_and_arrive, str(tmp_path), rendezvous.address, n) for n in range(6)
         ]
         first, second = rendezvous.next(), rendezvous.next()  # two run, four wait
         lost = int(first.label)

@@ -1,4 +1,4 @@
-"""One suite, stamped over the standard library's executors and ours.
+"""One suite, run with the standard library's executors and ours.
 
 What holds for them has to hold for us.
 """

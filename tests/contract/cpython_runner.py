@@ -1,9 +1,9 @@
-"""Run CPython's own tests of ``concurrent.futures``, stamped with ``CondaEnvExecutor``.
+"""Run CPython's own tests of ``concurrent.futures``, run with ``CondaEnvExecutor``.
 
 A program, not a test module.
 
 Executed by ``test_cpython_suite.py`` under an interpreter that ships the package ``test``; nothing
-of CPython's tests is copied here. They are loaded as they are; every class that was stamped over
+of CPython's tests is copied here. They are loaded as they are; every class that was replaced
 the spawn variant of the standard library's pool is derived once more with our executor in its
 place, and the classes that concern ``Future`` alone are run with ``Task``.
 
@@ -43,7 +43,7 @@ PARTS = (
     "test_wait",
 )
 
-#: What the class names of the stamp to be replaced begin with, and what ours begin with.
+#: What the class names of the executor_kind to be replaced begin with, and what ours begin with.
 THEIRS, OURS = "ProcessPoolSpawn", "Conda"
 
 

@@ -53,7 +53,7 @@ def test_gather_with_errors_returned(executor: Executor) -> None:
 def test_the_loop_goes_on_while_a_task_runs(executor: Executor, rendezvous: Rendezvous) -> None:
     async def main() -> list[object]:
         loop = asyncio.get_running_loop()
-        call = loop.run_in_executor(executor, workload.attend, rendezvous.address, "result")
+        call = loop.run_in_executor(executor, workload.arrive, rendezvous.address, "result")
         arrival = await asyncio.to_thread(rendezvous.next)
         order: list[object] = []
         loop.call_soon(order.append, "the loop")
@@ -70,10 +70,10 @@ def test_cancelling_the_awaiter_of_a_waiting_task_cancels_the_task(
 ) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
-        running = loop.run_in_executor(single, workload.attend, rendezvous.address, "running")
+        running = loop.run_in_executor(single, workload.arrive, rendezvous.address, "running")
         arrival = await asyncio.to_thread(rendezvous.next)
         waiting = [
-            single.submit(workload.attend, rendezvous.address, number) for number in range(4)
+            single.submit(workload.arrive, rendezvous.address, number) for number in range(4)
         ]
         awaiter = asyncio.ensure_future(asyncio.wrap_future(waiting[-1]))
         await asyncio.sleep(0)
@@ -96,7 +96,7 @@ def test_cancelling_the_awaiter_of_a_running_task_leaves_the_task_alone(
     executor: Executor, rendezvous: Rendezvous
 ) -> None:
     async def main() -> object:
-        task = executor.submit(workload.attend, rendezvous.address, "result")
+        task = executor.submit(workload.arrive, rendezvous.address, "result")
         arrival = await asyncio.to_thread(rendezvous.next)
         awaiter = asyncio.wrap_future(task)
         awaiter.cancel()
@@ -112,7 +112,7 @@ def test_cancelling_the_awaiter_of_a_running_task_leaves_the_task_alone(
 def test_wait_for_with_a_time_out(executor: Executor, rendezvous: Rendezvous) -> None:
     async def main() -> None:
         call = asyncio.get_running_loop().run_in_executor(
-            executor, workload.attend, rendezvous.address
+            executor, workload.arrive, rendezvous.address
         )
         with pytest.raises(asyncio.TimeoutError):
             await asyncio.wait_for(call, 0.05)
@@ -163,7 +163,7 @@ def test_a_callback_that_blocks_does_not_delay_an_await(
     blocked, release = threading.Event(), threading.Event()
 
     async def main() -> object:
-        task = executor.submit(workload.attend, rendezvous.address, "result")
+        task = executor.submit(workload.arrive, rendezvous.address, "result")
         await asyncio.to_thread(rendezvous.next)
         future = asyncio.wrap_future(task)
         task.add_done_callback(lambda _: (blocked.set(), release.wait(DEADLINE)))
@@ -177,7 +177,7 @@ def test_a_callback_that_blocks_does_not_delay_an_await(
         release.set()
 
 
-@pytest.mark.stamps("conda")
+@pytest.mark.executor_kinds("conda")
 def test_a_default_executor_of_a_loop_has_to_be_threads_but_ours_can_be_named(
     executor: Executor,
 ) -> None:

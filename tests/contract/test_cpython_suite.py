@@ -1,7 +1,7 @@
 """CPython's own tests of ``concurrent.futures``, taken at run time from an interpreter that ships
 them, over ``CondaEnvExecutor``.
 
-``cpython_runner.py`` does the stamping, in processes of their own; this file starts them, restarts
+``cpython_runner.py`` puts our class in, in processes of their own; this file starts them, restarts
 what a hang or a crash cut short, and judges. What we do not pass on purpose is in ``EXCLUDED``,
 each with its reason; an excluded test that passes is an error too, and so is an entry that no
 longer names a test.
@@ -381,7 +381,7 @@ def test_what_is_excluded_exists(results: Results) -> None:
 
 
 def test_nothing_has_been_left_out(results: Results) -> None:
-    """The stamping itself: tests of every part were found, run, and have an outcome."""
+    """The suite itself: tests of every part were found, run, and have an outcome."""
     assert set(results.tests) == set(results.outcomes)
     assert {name.partition(".")[0] for name in results.tests} >= {
         "CondaAsCompletedTest", "CondaExecutorDeadlockTest", "CondaInitializerTest",

@@ -10,7 +10,7 @@ from multiprocessing.managers import SyncManager
 import pytest
 
 from tests.contract import workload
-from tests.contract.stamps import Stamp
+from tests.contract.executor_kinds import ExecutorKind
 from tests.support.names import steady
 from tests.support.rendezvous import DEADLINE
 
@@ -19,7 +19,7 @@ MEGABYTE = 1 << 20
 EVERYWHERE = ("thread", "in-process", "process", "conda", "conda-other")
 
 
-@pytest.mark.stamps(*EVERYWHERE)
+@pytest.mark.executor_kinds(*EVERYWHERE)
 @pytest.mark.parametrize(
     "value",
     [
@@ -41,7 +41,7 @@ def test_not_a_number_comes_back(executor: Executor) -> None:
     assert math.isnan(executor.submit(workload.identity, math.nan).result(DEADLINE))
 
 
-@pytest.mark.stamps("process", "conda", "conda-other")
+@pytest.mark.executor_kinds("process", "conda", "conda-other")
 def test_what_arrives_is_a_copy(executor: Executor) -> None:
     value = [1, 2, 3]
     result = executor.submit(workload.identity, value).result(DEADLINE)
@@ -73,7 +73,7 @@ def test_a_structure_that_contains_itself(executor: Executor) -> None:
     assert result[1] is result
 
 
-@pytest.mark.stamps(*EVERYWHERE)
+@pytest.mark.executor_kinds(*EVERYWHERE)
 @pytest.mark.parametrize(
     "size", [4095, 4096, 65535, 65536, 65537, 128 * 1024 + 1, MEGABYTE], ids=str
 )
@@ -84,7 +84,7 @@ def test_sizes_around_the_limits_of_pipes_and_frames(executor: Executor, size: i
     assert copy == data[:size]
 
 
-@pytest.mark.stamps(*EVERYWHERE)
+@pytest.mark.executor_kinds(*EVERYWHERE)
 def test_tens_of_megabytes_in(executor: Executor) -> None:
     data = bytes(range(256)) * (40 * MEGABYTE // 256)
     assert (
@@ -93,7 +93,7 @@ def test_tens_of_megabytes_in(executor: Executor) -> None:
     )
 
 
-@pytest.mark.stamps(*EVERYWHERE)
+@pytest.mark.executor_kinds(*EVERYWHERE)
 def test_tens_of_megabytes_out(executor: Executor) -> None:
     assert executor.submit(workload.blob, 40 * MEGABYTE, 7).result(DEADLINE) == b"\x07" * (
         40 * MEGABYTE
@@ -168,13 +168,13 @@ def test_threads_inside_a_task(executor: Executor) -> None:
     assert executor.submit(workload.in_threads, 100).result(DEADLINE) == 5050
 
 
-@pytest.mark.stamps("process", "conda")
+@pytest.mark.executor_kinds("process", "conda")
 def test_processes_inside_a_task(executor: Executor) -> None:
     assert executor.submit(workload.in_processes, 100).result(DEADLINE) == (5050, True)
 
 
-@pytest.mark.stamps("thread", "in-process", "process", "conda")
-def test_our_workers_inside_a_task(stamp: Stamp, executor: Executor) -> None:
+@pytest.mark.executor_kinds("thread", "in-process", "process", "conda")
+def test_our_workers_inside_a_task(executor_kind: ExecutorKind, executor: Executor) -> None:
     pytest.importorskip("wetlands_executor.executor")
     total, elsewhere = executor.submit(workload.in_conda_workers, 100).result(DEADLINE)
     assert total == 5050

@@ -36,7 +36,7 @@ def works(executor: Executor) -> bool:
 # ------------------------------------------------------------------------------ exceptions of tasks
 
 
-@pytest.mark.stamps(*EVERYWHERE)
+@pytest.mark.executor_kinds(*EVERYWHERE)
 @pytest.mark.parametrize(
     ("cls", "args"),
     [
@@ -63,7 +63,7 @@ def test_an_exception_keeps_its_type_and_arguments(
     assert str(error) == str(original)
 
 
-@pytest.mark.stamps(*EVERYWHERE)
+@pytest.mark.executor_kinds(*EVERYWHERE)
 @pytest.mark.parametrize("cls", [KeyboardInterrupt, SystemExit, GeneratorExit, workload.Root])
 def test_base_exceptions_are_the_failure_of_their_task(
     executor: Executor, cls: type[BaseException]
@@ -82,7 +82,7 @@ def test_sys_exit_in_a_task_ends_the_task(executor: Executor) -> None:
     assert works(executor)
 
 
-@pytest.mark.stamps(*REMOTE)
+@pytest.mark.executor_kinds(*REMOTE)
 def test_the_cause_is_the_remote_traceback(executor: Executor) -> None:
     error = executor.submit(workload.throw, workload.Plain("here")).exception(DEADLINE)
     assert type(error.__cause__) is _RemoteTraceback
@@ -94,13 +94,13 @@ def test_the_cause_is_the_remote_traceback(executor: Executor) -> None:
     assert "raise exception" in "".join(traceback.format_exception(error))
 
 
-@pytest.mark.stamps("thread", "in-process")
+@pytest.mark.executor_kinds("thread", "in-process")
 def test_in_this_process_the_traceback_is_the_real_one(executor: Executor) -> None:
     error = executor.submit(workload.throw, workload.Plain("here")).exception(DEADLINE)
     assert "raise exception" in "".join(traceback.format_exception(error))
 
 
-@pytest.mark.stamps(*EVERYWHERE)
+@pytest.mark.executor_kinds(*EVERYWHERE)
 def test_a_chain_of_exceptions_can_be_read(executor: Executor) -> None:
     error = executor.submit(workload.throw_from, "not a number").exception(DEADLINE)
     assert type(error) is workload.Plain
@@ -110,7 +110,7 @@ def test_a_chain_of_exceptions_can_be_read(executor: Executor) -> None:
 
 
 @python311
-@pytest.mark.stamps(*EVERYWHERE)
+@pytest.mark.executor_kinds(*EVERYWHERE)
 def test_notes_and_attributes_stay_with_the_exception(executor: Executor) -> None:
     error = executor.submit(workload.throw_noted, "noted", "first", "zweite").exception(DEADLINE)
     assert error.__notes__ == ["first", "zweite"]  # type: ignore[attr-defined]
@@ -118,7 +118,7 @@ def test_notes_and_attributes_stay_with_the_exception(executor: Executor) -> Non
 
 
 @python311
-@pytest.mark.stamps(*EVERYWHERE)
+@pytest.mark.executor_kinds(*EVERYWHERE)
 def test_exception_groups_arrive_whole(executor: Executor) -> None:
     error = executor.submit(workload.throw_group).exception(DEADLINE)
     assert type(error) is ExceptionGroup  # noqa: F821 - Python 3.11
@@ -146,7 +146,7 @@ def test_each_failure_is_an_object_of_its_own(executor: Executor) -> None:
 # --------------------------------------------------- exceptions that cannot be rebuilt, or not sent
 
 
-@pytest.mark.stamps("thread", "in-process")
+@pytest.mark.executor_kinds("thread", "in-process")
 def test_without_a_border_any_exception_arrives(executor: Executor) -> None:
     assert isinstance(
         executor.submit(workload.throw_new, workload.Picky, 5, "five").exception(DEADLINE),
@@ -154,7 +154,7 @@ def test_without_a_border_any_exception_arrives(executor: Executor) -> None:
     )
 
 
-@pytest.mark.stamps("process")
+@pytest.mark.executor_kinds("process")
 def test_the_standard_library_breaks_over_an_exception_that_cannot_be_rebuilt(
     executor: Executor, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -165,7 +165,7 @@ def test_the_standard_library_breaks_over_an_exception_that_cannot_be_rebuilt(
     )
 
 
-@pytest.mark.stamps("conda", "conda-other")
+@pytest.mark.executor_kinds("conda", "conda-other")
 def test_an_exception_with_a_signature_of_its_own_is_rebuilt_all_the_same(
     executor: Executor,
 ) -> None:
@@ -175,7 +175,7 @@ def test_an_exception_with_a_signature_of_its_own_is_rebuilt_all_the_same(
     assert works(executor)
 
 
-@pytest.mark.stamps("conda", "conda-other")
+@pytest.mark.executor_kinds("conda", "conda-other")
 def test_an_exception_that_cannot_be_rebuilt_arrives_as_a_description(executor: Executor) -> None:
     error = executor.submit(workload.throw_new, workload.Unpicklable, "with a lock").exception(
         DEADLINE
@@ -188,7 +188,7 @@ def test_an_exception_that_cannot_be_rebuilt_arrives_as_a_description(executor: 
     assert works(executor)
 
 
-@pytest.mark.stamps("process", "conda", "conda-other")
+@pytest.mark.executor_kinds("process", "conda", "conda-other")
 def test_an_exception_that_cannot_be_pickled_fails_its_task_only(executor: Executor) -> None:
     task = executor.submit(workload.throw_new, workload.Unpicklable, "with a lock")
     assert isinstance(task.exception(DEADLINE), Exception)
@@ -198,7 +198,7 @@ def test_an_exception_that_cannot_be_pickled_fails_its_task_only(executor: Execu
 # ----------------------------------------------------------------------------------------- pickling
 
 
-@pytest.mark.stamps(*REMOTE)
+@pytest.mark.executor_kinds(*REMOTE)
 def test_an_argument_that_cannot_be_pickled_fails_its_task(executor: Executor) -> None:
     tasks = [
         executor.submit(workload.identity, threading.Lock()),
@@ -210,7 +210,7 @@ def test_an_argument_that_cannot_be_pickled_fails_its_task(executor: Executor) -
     assert works(executor)
 
 
-@pytest.mark.stamps(*REMOTE)
+@pytest.mark.executor_kinds(*REMOTE)
 def test_the_error_of_an_argument_keeps_its_type(executor: Executor) -> None:
     task = executor.submit(workload.identity, workload.PickleRaises())
     with pytest.raises(ZeroDivisionError, match="no pickle of me"):
@@ -218,7 +218,7 @@ def test_the_error_of_an_argument_keeps_its_type(executor: Executor) -> None:
     assert works(executor)
 
 
-@pytest.mark.stamps(*REMOTE)
+@pytest.mark.executor_kinds(*REMOTE)
 def test_map_with_an_argument_that_cannot_be_pickled_fails_at_its_place(executor: Executor) -> None:
     results = executor.map(workload.identity, [1, threading.Lock(), 3])
     assert next(results) == 1
@@ -226,7 +226,7 @@ def test_map_with_an_argument_that_cannot_be_pickled_fails_at_its_place(executor
         next(results)
 
 
-@pytest.mark.stamps(*REMOTE)
+@pytest.mark.executor_kinds(*REMOTE)
 def test_a_result_that_cannot_be_pickled_fails_its_task(executor: Executor) -> None:
     task = executor.submit(workload.lock)
     with pytest.raises(PICKLING_ERRORS, match="pickle"):
@@ -234,7 +234,7 @@ def test_a_result_that_cannot_be_pickled_fails_its_task(executor: Executor) -> N
     assert works(executor)
 
 
-@pytest.mark.stamps(*REMOTE)
+@pytest.mark.executor_kinds(*REMOTE)
 def test_the_error_of_a_result_keeps_its_type(executor: Executor) -> None:
     task = executor.submit(workload.new, workload.PickleRaises)
     with pytest.raises(ZeroDivisionError, match="no pickle of me"):
@@ -242,7 +242,7 @@ def test_the_error_of_a_result_keeps_its_type(executor: Executor) -> None:
     assert works(executor)
 
 
-@pytest.mark.stamps("conda", "conda-other")
+@pytest.mark.executor_kinds("conda", "conda-other")
 def test_an_argument_that_cannot_be_unpickled_harms_no_other_task(executor: Executor) -> None:
     """The standard library's worker dies of it, and with it the pool."""
     task = executor.submit(workload.identity, workload.UnpickleRaises())
@@ -251,7 +251,7 @@ def test_an_argument_that_cannot_be_unpickled_harms_no_other_task(executor: Exec
     assert works(executor)
 
 
-@pytest.mark.stamps("conda", "conda-other")
+@pytest.mark.executor_kinds("conda", "conda-other")
 def test_a_result_that_cannot_be_unpickled_harms_no_other_task(executor: Executor) -> None:
     task = executor.submit(workload.new, workload.UnpickleRaisesElsewhere)
     error = task.exception(DEADLINE)
@@ -260,7 +260,7 @@ def test_a_result_that_cannot_be_unpickled_harms_no_other_task(executor: Executo
     assert works(executor)
 
 
-@pytest.mark.stamps("thread", "in-process", "process", "conda")
+@pytest.mark.executor_kinds("thread", "in-process", "process", "conda")
 def test_failures_among_many_tasks_stay_where_they_belong(executor: Executor) -> None:
     tasks = [executor.submit(divmod, 1, number % 3) for number in range(60)]
     for number, task in enumerate(tasks):

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.contract.stamps import Stamp
+from tests.contract.executor_kinds import ExecutorKind
 from tests.support.rendezvous import DEADLINE, Rendezvous
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -38,8 +38,8 @@ _MAKE = {
 #: who has noticed the end first.
 REFUSED = r"cannot schedule new futures after (interpreter )?shutdown\n"
 
-#: The tests' own patience: an interpreter that has not ended after so many seconds hangs.
-PATIENCE = 60
+#: The tests' own time limit: an interpreter that has not ended after so many seconds hangs.
+HOST_DEADLINE = 60
 
 
 class Program:
@@ -60,12 +60,12 @@ class Program:
 
     def end(self) -> tuple[int, str, str]:
         """Wait for its end; return the exit code, the rest of its output, and its stderr."""
-        out, err = self.process.communicate(timeout=PATIENCE)
+        out, err = self.process.communicate(timeout=HOST_DEADLINE)
         return self.process.returncode, out, err
 
 
 @pytest.fixture
-def run(stamp: Stamp, tmp_path: Path, request: pytest.FixtureRequest):
+def run(executor_kind: ExecutorKind, tmp_path: Path, request: pytest.FixtureRequest):
     """Start a program whose body stands under ``if __name__ == "__main__"``.
 
     ``make(workers)`` gives it an executor.
@@ -73,7 +73,9 @@ def run(stamp: Stamp, tmp_path: Path, request: pytest.FixtureRequest):
 
     def run(body: str, *arguments: object, top: str = "", guard: bool = True) -> Program:
         indented = "".join(f"    {line}\n" for line in body.strip().splitlines()) if guard else body
-        text = f"import sys\nfrom tests.contract import workload\n{_MAKE[stamp.name]}{top}\n"
+        text = (
+            f"import sys\nfrom tests.contract import workload\n{_MAKE[executor_kind.name]}{top}\n"
+        )
         text += f'if __name__ == "__main__":\n{indented}' if guard else indented
         path = tmp_path / "program.py"
         path.write_text(text, encoding="utf-8")
@@ -110,7 +112,7 @@ def test_a_task_that_runs_at_exit_is_waited_for(
 ) -> None:
     journal = tmp_path / "journal"
     program = run(
-        "executor = make(1)\nexecutor.submit(workload.attend, sys.argv[1])\n"
+        "executor = make(1)\nexecutor.submit(workload.arrive, sys.argv[1])\n"
         "executor.submit(workload.append, sys.argv[2], 'done')\nprint('main is over', flush=True)",
         rendezvous.address, journal,
     )  # fmt: skip
@@ -124,7 +126,7 @@ def test_a_task_that_runs_at_exit_is_waited_for(
 
 def test_what_a_task_prints_at_exit_arrives(run, rendezvous: Rendezvous) -> None:
     program = run(
-        "executor = make(1)\nexecutor.submit(workload.attend, "
+        "executor = make(1)\nexecutor.submit(workload.arrive, "
         "sys.argv[1])\nexecutor.submit(print, 'from a task', flush=True)\n"
         "print('main is over', flush=True)", rendezvous.address,
     )  # fmt: skip
@@ -135,7 +137,7 @@ def test_what_a_task_prints_at_exit_arrives(run, rendezvous: Rendezvous) -> None
 
 def test_callbacks_run_at_exit(run, rendezvous: Rendezvous) -> None:
     program = run(
-        "executor = make(1)\nfuture = executor.submit(workload.attend, sys.argv[1], 'result')\n"
+        "executor = make(1)\nfuture = executor.submit(workload.arrive, sys.argv[1], 'result')\n"
         "future.add_done_callback(lambda done: print('callback got', done.result(), "
         "flush=True))\nprint('main is over', flush=True)",
         rendezvous.address,
@@ -155,7 +157,7 @@ def again(done):
         executor.submit(workload.identity, 1).add_done_callback(served)
     except RuntimeError as error:
         print("refused:", error, flush=True)
-executor.submit(workload.attend, sys.argv[1]).add_done_callback(again)
+executor.submit(workload.arrive, sys.argv[1]).add_done_callback(again)
 print("main is over", flush=True)
 """,
         rendezvous.address,
@@ -169,7 +171,7 @@ print("main is over", flush=True)
 
 def test_a_callback_that_raises_at_exit_is_logged(run, rendezvous: Rendezvous) -> None:
     program = run(
-        "executor = make(1)\nfuture = executor.submit(workload.attend, sys.argv[1])\n"
+        "executor = make(1)\nfuture = executor.submit(workload.arrive, sys.argv[1])\n"
         "future.add_done_callback(lambda done: 1 // 0)\nprint('main is over', flush=True)",
         rendezvous.address,
     )  # fmt: skip
@@ -208,7 +210,7 @@ def test_shutdown_from_an_atexit_function(run) -> None:
     assert program.end() == (0, "end\n", "")
 
 
-@pytest.mark.stamps("conda")
+@pytest.mark.executor_kinds("conda")
 def test_a_module_that_is_kept_is_cleared_in_silence(run) -> None:
     """C code may keep a module: Python sets its names to None, and its objects go afterwards."""
     program = run(
@@ -225,11 +227,11 @@ executor.shutdown()
     assert program.end() == (0, "", "")
 
 
-@pytest.mark.stamps("thread", "in-process", "conda")
+@pytest.mark.executor_kinds("thread", "in-process", "conda")
 def test_exit_after_shutdown_without_waiting(run, rendezvous: Rendezvous) -> None:
     """Not for the standard library's pool of processes, which hangs here (its issue 83386)."""
     program = run(
-        "executor = make(1)\nexecutor.submit(workload.attend, "
+        "executor = make(1)\nexecutor.submit(workload.arrive, "
         "sys.argv[1])\nexecutor.submit(print, 'from a task', flush=True)\n"
         "executor.shutdown(wait=False)\nprint('main is over', flush=True)",
         rendezvous.address,
@@ -268,7 +270,7 @@ def test_a_failed_task_that_was_not_looked_at_is_silent_at_exit(run) -> None:
 
 def test_a_daemon_thread_that_waits_at_exit_does_not_hold_it(run, rendezvous: Rendezvous) -> None:
     program = run(
-        "import threading\nexecutor = make(1)\nfuture = executor.submit(workload.attend, "
+        "import threading\nexecutor = make(1)\nfuture = executor.submit(workload.arrive, "
         "sys.argv[1])\n"
         "threading.Thread(target=future.result, daemon=True).start()\nprint('main is over', "
         "flush=True)",
@@ -302,7 +304,7 @@ threading.Thread(target=submit).start()
     assert re.fullmatch(REFUSED, out)
 
 
-@pytest.mark.stamps("thread", "in-process", "conda")
+@pytest.mark.executor_kinds("thread", "in-process", "conda")
 def test_functions_of_the_main_program_need_no_guard(run) -> None:
     program = run(
         """
@@ -319,7 +321,7 @@ with make(2) as executor:
     assert program.end() == (0, "[0, 2, 4]\n", "")
 
 
-@pytest.mark.stamps("process", "conda")
+@pytest.mark.executor_kinds("process", "conda")
 def test_functions_of_the_main_program_with_a_guard(run) -> None:
     program = run(
         "with make(2) as executor:\n    print([point.x for point in executor.map(double, "

@@ -11,11 +11,11 @@ from concurrent.futures import Executor
 import pytest
 
 from tests.contract import workload
-from tests.contract.stamps import Stamp
+from tests.contract.executor_kinds import ExecutorKind
 from tests.support.rendezvous import DEADLINE
 
-OURS_AND_THREADS = pytest.mark.stamps("thread", "in-process", "conda", "conda-other")
-OURS = pytest.mark.stamps("in-process", "conda", "conda-other")
+OURS_AND_THREADS = pytest.mark.executor_kinds("thread", "in-process", "conda", "conda-other")
+OURS = pytest.mark.executor_kinds("in-process", "conda", "conda-other")
 
 
 def adder(number: int) -> Callable[[int], int]:
@@ -69,7 +69,7 @@ def test_lambdas_as_arguments_and_results(executor: Executor) -> None:
     assert executor.submit(lambda: lambda x: x + 1).result(DEADLINE)(41) == 42
 
 
-@pytest.mark.stamps("process")
+@pytest.mark.executor_kinds("process")
 def test_the_standard_library_refuses_a_lambda_on_the_future(executor: Executor) -> None:
     """Shown so that the difference is on record."""
     with pytest.raises(Exception, match="pickle|local object"):
@@ -108,8 +108,10 @@ def test_a_function_can_be_named(executor: Executor) -> None:
     assert list(executor.map("tests.contract.workload:Thing.double", [1, 2])) == [2, 4]  # type: ignore[arg-type]
 
 
-@pytest.mark.stamps("conda-other")
-def test_the_other_environment_is_another_one(stamp: Stamp, executor: Executor) -> None:
+@pytest.mark.executor_kinds("conda-other")
+def test_the_other_environment_is_another_one(
+    executor_kind: ExecutorKind, executor: Executor
+) -> None:
     import sys
 
     assert executor.submit(eval, "__import__('sys').prefix").result(DEADLINE) != sys.prefix

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from tests.contract import workload
-from tests.contract.stamps import Stamp, assert_processes_end
+from tests.contract.executor_kinds import ExecutorKind, assert_processes_end
 from tests.support.rendezvous import DEADLINE, Rendezvous
 
 #: The kinds of executor that have Python 3.14's ``terminate_workers`` and ``kill_workers``.
@@ -46,7 +46,7 @@ def test_shutdown_can_be_called_again(executor: Executor) -> None:
 def test_shutdown_waits_for_what_runs_and_what_waits(
     single: Executor, rendezvous: Rendezvous
 ) -> None:
-    tasks = [single.submit(workload.attend, rendezvous.address, number) for number in range(5)]
+    tasks = [single.submit(workload.arrive, rendezvous.address, number) for number in range(5)]
     arrival = rendezvous.next()
     finished = threading.Event()
     thread = threading.Thread(target=lambda: (single.shutdown(wait=True), finished.set()))
@@ -64,7 +64,7 @@ def test_shutdown_waits_for_what_runs_and_what_waits(
 def test_shutdown_without_waiting_returns_and_the_work_is_done(
     executor: Executor, rendezvous: Rendezvous
 ) -> None:
-    tasks = [executor.submit(workload.attend, rendezvous.address, number) for number in range(4)]
+    tasks = [executor.submit(workload.arrive, rendezvous.address, number) for number in range(4)]
     rendezvous.next()
     executor.shutdown(wait=False)
     assert not any(task.done() for task in tasks)
@@ -74,12 +74,12 @@ def test_shutdown_without_waiting_returns_and_the_work_is_done(
     assert [task.result(DEADLINE) for task in tasks] == [0, 1, 2, 3]
 
 
-@pytest.mark.stamps("thread", "in-process", "conda")
+@pytest.mark.executor_kinds("thread", "in-process", "conda")
 def test_shutdown_with_waiting_after_one_without_waits(
     executor: Executor, rendezvous: Rendezvous
 ) -> None:
     """Not for the standard library's pool of processes: it has forgotten what to wait for."""
-    task = executor.submit(workload.attend, rendezvous.address, 1)
+    task = executor.submit(workload.arrive, rendezvous.address, 1)
     arrival = rendezvous.next()
     executor.shutdown(wait=False)
     threading.Timer(0.05, arrival.release).start()
@@ -106,7 +106,7 @@ def shut_down_cancelling(executor: Executor, tasks: list[Future], rendezvous: Re
 def test_cancel_futures_cancels_what_waits_and_lets_finish_what_runs(
     single: Executor, rendezvous: Rendezvous
 ) -> None:
-    tasks = [single.submit(workload.attend, rendezvous.address, number) for number in range(30)]
+    tasks = [single.submit(workload.arrive, rendezvous.address, number) for number in range(30)]
     rendezvous.next()
     shut_down_cancelling(single, tasks, rendezvous)
     assert all(task.done() for task in tasks)
@@ -121,7 +121,7 @@ def test_cancel_futures_cancels_what_waits_and_lets_finish_what_runs(
 def test_cancel_futures_calls_the_callbacks_of_what_it_cancels(
     single: Executor, rendezvous: Rendezvous
 ) -> None:
-    tasks = [single.submit(workload.attend, rendezvous.address, number) for number in range(10)]
+    tasks = [single.submit(workload.arrive, rendezvous.address, number) for number in range(10)]
     rendezvous.next()
     calls: list[Future] = []
     for task in tasks:
@@ -130,11 +130,11 @@ def test_cancel_futures_calls_the_callbacks_of_what_it_cancels(
     assert sorted(map(id, calls)) == sorted(map(id, tasks))
 
 
-@pytest.mark.stamps("conda")
+@pytest.mark.executor_kinds("conda")
 def test_cancel_futures_cancels_everything_that_no_worker_has_taken(
     single: Executor, rendezvous: Rendezvous
 ) -> None:
-    tasks = [single.submit(workload.attend, rendezvous.address, number) for number in range(30)]
+    tasks = [single.submit(workload.arrive, rendezvous.address, number) for number in range(30)]
     rendezvous.next()
     single.shutdown(wait=False, cancel_futures=True)
     assert futures.wait(tasks[1:], DEADLINE).not_done == set(), "while the first one still runs"
@@ -143,7 +143,7 @@ def test_cancel_futures_cancels_everything_that_no_worker_has_taken(
     assert tasks[0].result(DEADLINE) == 0
 
 
-@pytest.mark.stamps("thread", "in-process", "conda")
+@pytest.mark.executor_kinds("thread", "in-process", "conda")
 def test_several_threads_shut_down_at_the_same_time(
     executor: Executor, rendezvous: Rendezvous
 ) -> None:
@@ -151,7 +151,7 @@ def test_several_threads_shut_down_at_the_same_time(
 
     A thread that comes second may find that its attributes have gone.
     """
-    task = executor.submit(workload.attend, rendezvous.address, 1)
+    task = executor.submit(workload.arrive, rendezvous.address, 1)
     rendezvous.next()
     threads = [threading.Thread(target=executor.shutdown) for _ in range(4)]
     for thread in threads:
@@ -189,7 +189,7 @@ def test_a_submit_that_races_shutdown_is_refused_or_done(executor: Executor) -> 
 
 def test_a_callback_can_shut_down(executor: Executor, rendezvous: Rendezvous) -> None:
     finished = threading.Event()
-    task = executor.submit(workload.attend, rendezvous.address, 1)
+    task = executor.submit(workload.arrive, rendezvous.address, 1)
     rendezvous.next()
     task.add_done_callback(lambda _: (executor.shutdown(wait=False), finished.set()))
     rendezvous.open()
@@ -201,8 +201,8 @@ def test_a_callback_can_shut_down(executor: Executor, rendezvous: Rendezvous) ->
 # --------------------------------------------------------------------------------------------- with
 
 
-def test_with_gives_the_executor_and_shuts_it_down(stamp: Stamp) -> None:
-    executor = stamp.make()
+def test_with_gives_the_executor_and_shuts_it_down(executor_kind: ExecutorKind) -> None:
+    executor = executor_kind.make()
     with executor as entered:
         assert entered is executor
         assert list(entered.map(abs, range(-5, 5))) == [5, 4, 3, 2, 1, 0, 1, 2, 3, 4]
@@ -210,10 +210,12 @@ def test_with_gives_the_executor_and_shuts_it_down(stamp: Stamp) -> None:
         executor.submit(int)
 
 
-def test_leaving_with_waits_for_the_work(stamp: Stamp, rendezvous: Rendezvous) -> None:
-    with stamp.make(1) as executor:
+def test_leaving_with_waits_for_the_work(
+    executor_kind: ExecutorKind, rendezvous: Rendezvous
+) -> None:
+    with executor_kind.make(1) as executor:
         tasks = [
-            executor.submit(workload.attend, rendezvous.address, number) for number in range(3)
+            executor.submit(workload.arrive, rendezvous.address, number) for number in range(3)
         ]
         arrival = rendezvous.next()
         threading.Timer(0.05, arrival.release).start()
@@ -221,8 +223,8 @@ def test_leaving_with_waits_for_the_work(stamp: Stamp, rendezvous: Rendezvous) -
     assert [task.result(timeout=0) for task in tasks] == [0, 1, 2]
 
 
-def test_an_exception_passes_through_with(stamp: Stamp) -> None:
-    with pytest.raises(workload.Plain), stamp.make() as executor:
+def test_an_exception_passes_through_with(executor_kind: ExecutorKind) -> None:
+    with pytest.raises(workload.Plain), executor_kind.make() as executor:
         future = executor.submit(workload.identity, 1)
         raise workload.Plain("from the body")
     assert future.result(timeout=0) == 1
@@ -232,16 +234,16 @@ def test_an_exception_passes_through_with(stamp: Stamp) -> None:
 
 
 def test_a_dropped_executor_finishes_its_work_and_ends(
-    stamp: Stamp, rendezvous: Rendezvous
+    executor_kind: ExecutorKind, rendezvous: Rendezvous
 ) -> None:
-    executor = stamp.make(1)
-    tasks = [executor.submit(workload.attend, rendezvous.address, number) for number in range(4)]
+    executor = executor_kind.make(1)
+    tasks = [executor.submit(workload.arrive, rendezvous.address, number) for number in range(4)]
     arrival = rendezvous.next()
-    stamp.forget(executor)
+    executor_kind.forget(executor)
     reference = weakref.ref(executor)
     del executor
     gc.collect()
-    pids = {arrival.pid} if stamp.remote else set()
+    pids = {arrival.pid} if executor_kind.remote else set()
     arrival.release()
     rendezvous.open()
     assert [task.result(DEADLINE) for task in tasks] == [0, 1, 2, 3]
@@ -251,19 +253,19 @@ def test_a_dropped_executor_finishes_its_work_and_ends(
     assert_processes_end(pids)
 
 
-def test_a_dropped_idle_executor_ends_its_workers(stamp: Stamp) -> None:
-    executor = stamp.make()
+def test_a_dropped_idle_executor_ends_its_workers(executor_kind: ExecutorKind) -> None:
+    executor = executor_kind.make()
     pid = executor.submit(workload.pid).result()
-    stamp.forget(executor)
+    executor_kind.forget(executor)
     del executor
     gc.collect()
-    if stamp.remote:
+    if executor_kind.remote:
         assert_processes_end({pid})
 
 
-@pytest.mark.stamps("process", "conda", "conda-other")
+@pytest.mark.executor_kinds("process", "conda", "conda-other")
 def test_no_worker_is_left_after_shutdown(executor: Executor, rendezvous: Rendezvous) -> None:
-    tasks = [executor.submit(workload.attend, rendezvous.address, number) for number in range(2)]
+    tasks = [executor.submit(workload.arrive, rendezvous.address, number) for number in range(2)]
     pids = {arrival.pid for arrival in rendezvous.expect(0, 1).values()}
     assert len(pids) == 2
     rendezvous.open()
@@ -275,14 +277,14 @@ def test_no_worker_is_left_after_shutdown(executor: Executor, rendezvous: Rendez
 # --------------------------------------------------------- terminate and kill workers (Python 3.14)
 
 
-@pytest.mark.stamps(*ENDING, "conda-other")
+@pytest.mark.executor_kinds(*ENDING, "conda-other")
 @pytest.mark.parametrize("method", ["terminate_workers", "kill_workers"])
 def test_workers_can_be_ended_with_what_they_run(
     single: Executor, rendezvous: Rendezvous, method: str
 ) -> None:
-    running = single.submit(workload.attend, rendezvous.address, "running")
+    running = single.submit(workload.arrive, rendezvous.address, "running")
     arrival = rendezvous.next()
-    waiting = [single.submit(workload.attend, rendezvous.address, number) for number in range(10)]
+    waiting = [single.submit(workload.arrive, rendezvous.address, number) for number in range(10)]
     getattr(single, method)()
     with pytest.raises(futures.process.BrokenProcessPool):
         running.result(DEADLINE)
@@ -295,7 +297,7 @@ def test_workers_can_be_ended_with_what_they_run(
     assert rendezvous.uninvited() == []
 
 
-@pytest.mark.stamps(*ENDING)
+@pytest.mark.executor_kinds(*ENDING)
 @pytest.mark.parametrize("method", ["terminate_workers", "kill_workers"])
 def test_ending_the_workers_of_an_unused_executor(executor: Executor, method: str) -> None:
     getattr(executor, method)()

@@ -15,7 +15,7 @@ from functools import partial
 import pytest
 
 from tests.contract import workload
-from tests.contract.stamps import Stamp
+from tests.contract.executor_kinds import ExecutorKind
 from tests.support.rendezvous import DEADLINE, Rendezvous, elapsed
 
 # ---------------------------------------------------------------------------------------- signature
@@ -107,7 +107,7 @@ def test_tasks_of_one_worker_run_in_the_order_of_submission(single: Executor, tm
 
 
 def test_two_workers_run_two_tasks_at_a_time(executor: Executor, rendezvous: Rendezvous) -> None:
-    tasks = [executor.submit(workload.attend, rendezvous.address, number) for number in range(3)]
+    tasks = [executor.submit(workload.arrive, rendezvous.address, number) for number in range(3)]
     first, second = rendezvous.next(), rendezvous.next()
     assert {first.label, second.label} == {"0", "1"}
     assert not any(task.done() for task in tasks)
@@ -123,7 +123,7 @@ def test_two_workers_run_two_tasks_at_a_time(executor: Executor, rendezvous: Ren
 def test_result_blocks_until_the_task_has_finished(
     executor: Executor, rendezvous: Rendezvous
 ) -> None:
-    future = executor.submit(workload.attend, rendezvous.address, "x")
+    future = executor.submit(workload.arrive, rendezvous.address, "x")
     arrival = rendezvous.next()
     threading.Timer(0.1, arrival.release).start()
     assert future.result() == "x"
@@ -140,7 +140,7 @@ def test_result_can_be_asked_for_again(executor: Executor) -> None:
 def test_a_time_out_is_about_the_wait_not_the_task(
     executor: Executor, rendezvous: Rendezvous, method: str, timeout: float
 ) -> None:
-    future = executor.submit(workload.attend, rendezvous.address, 5)
+    future = executor.submit(workload.arrive, rendezvous.address, 5)
     arrival = rendezvous.next()
     began = time.monotonic()
     with pytest.raises(futures.TimeoutError):
@@ -171,7 +171,7 @@ def test_a_failure_is_raised_by_result_and_returned_by_exception(executor: Execu
 
 
 def test_many_waiters_get_the_result(executor: Executor, rendezvous: Rendezvous) -> None:
-    future = executor.submit(workload.attend, rendezvous.address, "x")
+    future = executor.submit(workload.arrive, rendezvous.address, "x")
     results: list[object] = []
     threads = [
         threading.Thread(target=lambda: results.append(future.result(DEADLINE))) for _ in range(8)
@@ -185,7 +185,7 @@ def test_many_waiters_get_the_result(executor: Executor, rendezvous: Rendezvous)
 
 
 def test_states_of_a_task(single: Executor, rendezvous: Rendezvous) -> None:
-    future = single.submit(workload.attend, rendezvous.address, 1)
+    future = single.submit(workload.arrive, rendezvous.address, 1)
     arrival = rendezvous.next()
     assert (future.running(), future.done(), future.cancelled()) == (True, False, False)
     arrival.release()
@@ -199,7 +199,7 @@ def test_states_of_a_task(single: Executor, rendezvous: Rendezvous) -> None:
 def test_callbacks_run_in_the_order_in_which_they_were_added(
     executor: Executor, rendezvous: Rendezvous
 ) -> None:
-    future = executor.submit(workload.attend, rendezvous.address, 1)
+    future = executor.submit(workload.arrive, rendezvous.address, 1)
     rendezvous.next()
     calls: list[tuple[int, Future]] = []
     finished = threading.Event()
@@ -219,7 +219,7 @@ def test_a_callback_sees_a_finished_future(executor: Executor, rendezvous: Rende
         seen.extend([done.done(), done.running(), done.result(timeout=0)])
         finished.set()
 
-    future = executor.submit(workload.attend, rendezvous.address, "x")
+    future = executor.submit(workload.arrive, rendezvous.address, "x")
     rendezvous.next()
     future.add_done_callback(look)
     rendezvous.open()
@@ -228,7 +228,7 @@ def test_a_callback_sees_a_finished_future(executor: Executor, rendezvous: Rende
 
 
 def test_a_callback_of_a_failed_task(executor: Executor, rendezvous: Rendezvous) -> None:
-    future = executor.submit(workload.attend_and_raise, rendezvous.address, "x")
+    future = executor.submit(workload.arrive_and_raise, rendezvous.address, "x")
     rendezvous.next()
     errors: list[object] = []
     finished = threading.Event()
@@ -241,7 +241,7 @@ def test_a_callback_of_a_failed_task(executor: Executor, rendezvous: Rendezvous)
 def test_an_exception_in_a_callback_is_logged_and_harms_no_other(
     executor: Executor, rendezvous: Rendezvous, caplog: pytest.LogCaptureFixture
 ) -> None:
-    future = executor.submit(workload.attend, rendezvous.address, 1)
+    future = executor.submit(workload.arrive, rendezvous.address, 1)
     rendezvous.next()
     finished = threading.Event()
 
@@ -308,7 +308,7 @@ def test_an_exception_in_a_callback_that_runs_at_once_is_logged(
 def test_the_same_callback_twice_is_called_twice(
     executor: Executor, rendezvous: Rendezvous
 ) -> None:
-    future = executor.submit(workload.attend, rendezvous.address, 1)
+    future = executor.submit(workload.arrive, rendezvous.address, 1)
     rendezvous.next()
     calls: list[Future] = []
     finished = threading.Event()
@@ -324,7 +324,7 @@ def test_callbacks_have_run_when_shutdown_returns(
     executor: Executor, rendezvous: Rendezvous
 ) -> None:
     calls: list[Future] = []
-    tasks = [executor.submit(workload.attend, rendezvous.address, number) for number in range(5)]
+    tasks = [executor.submit(workload.arrive, rendezvous.address, number) for number in range(5)]
     for task in tasks:
         task.add_done_callback(calls.append)
     rendezvous.open()
@@ -338,10 +338,10 @@ def test_callbacks_have_run_when_shutdown_returns(
 def test_a_waiting_task_can_be_cancelled_and_never_runs(
     single: Executor, rendezvous: Rendezvous
 ) -> None:
-    running = single.submit(workload.attend, rendezvous.address, "running")
+    running = single.submit(workload.arrive, rendezvous.address, "running")
     rendezvous.next()
     # The standard library's pool calls those at the head of the queue running before they are.
-    waiting = [single.submit(workload.attend, rendezvous.address, number) for number in range(4)]
+    waiting = [single.submit(workload.arrive, rendezvous.address, number) for number in range(4)]
     victim = waiting.pop()
     calls: list[Future] = []
     victim.add_done_callback(calls.append)
@@ -364,7 +364,7 @@ def test_a_waiting_task_can_be_cancelled_and_never_runs(
 
 
 def test_a_running_task_is_not_cancelled(single: Executor, rendezvous: Rendezvous) -> None:
-    future = single.submit(workload.attend, rendezvous.address, 1)
+    future = single.submit(workload.arrive, rendezvous.address, 1)
     arrival = rendezvous.next()
     assert future.cancel() is False
     assert (future.cancelled(), future.done(), future.running()) == (False, False, True)
@@ -386,7 +386,7 @@ def test_a_finished_task_is_not_cancelled(executor: Executor) -> None:
 def test_a_callback_added_to_a_cancelled_task_runs_at_once(
     single: Executor, rendezvous: Rendezvous
 ) -> None:
-    single.submit(workload.attend, rendezvous.address)
+    single.submit(workload.arrive, rendezvous.address)
     rendezvous.next()
     future = [single.submit(workload.identity, number) for number in range(4)][-1]
     assert future.cancel()
@@ -395,14 +395,14 @@ def test_a_callback_added_to_a_cancelled_task_runs_at_once(
     assert calls == [future]
 
 
-@pytest.mark.stamps("conda", "conda-other")
+@pytest.mark.executor_kinds("conda", "conda-other")
 def test_whatever_no_worker_has_taken_is_pending_and_can_be_cancelled(
     single: Executor, rendezvous: Rendezvous
 ) -> None:
     """Stricter than the standard library, whose pool calls the first few waiting tasks running."""
-    running = single.submit(workload.attend, rendezvous.address, "running")
+    running = single.submit(workload.arrive, rendezvous.address, "running")
     rendezvous.next()
-    waiting = [single.submit(workload.attend, rendezvous.address, number) for number in range(100)]
+    waiting = [single.submit(workload.arrive, rendezvous.address, number) for number in range(100)]
     assert not any(future.running() for future in waiting)
     assert all(future.cancel() for future in waiting)
     assert futures.wait(waiting, timeout=0).not_done == set(), (
@@ -416,11 +416,11 @@ def test_whatever_no_worker_has_taken_is_pending_and_can_be_cancelled(
     assert rendezvous.uninvited() == []
 
 
-@pytest.mark.stamps("conda")
+@pytest.mark.executor_kinds("conda")
 def test_cancelling_wakes_those_who_wait_for_the_task(
     single: Executor, rendezvous: Rendezvous
 ) -> None:
-    single.submit(workload.attend, rendezvous.address)
+    single.submit(workload.arrive, rendezvous.address)
     rendezvous.next()
     future = single.submit(workload.identity, 1)
     outcomes: list[object] = []
@@ -446,9 +446,9 @@ def test_cancelling_wakes_those_who_wait_for_the_task(
 # --------------------------------------------------------------------------------------- references
 
 
-def test_the_executor_keeps_neither_arguments_nor_result(stamp: Stamp) -> None:
+def test_the_executor_keeps_neither_arguments_nor_result(executor_kind: ExecutorKind) -> None:
     # Of two threads the second may run the last call while the first still announces its result.
-    executor = stamp.make(max_workers=2 if stamp.remote else 1)
+    executor = executor_kind.make(max_workers=2 if executor_kind.remote else 1)
     released = threading.Event()
     argument = workload.Thing("argument")
     weakref.finalize(argument, released.set)
@@ -471,7 +471,7 @@ def test_the_executor_keeps_neither_arguments_nor_result(stamp: Stamp) -> None:
 def test_a_future_that_is_not_kept_runs_all_the_same(
     executor: Executor, rendezvous: Rendezvous
 ) -> None:
-    executor.submit(workload.attend, rendezvous.address, "alone")
+    executor.submit(workload.arrive, rendezvous.address, "alone")
     gc.collect()
     assert rendezvous.next().label == "alone"
 
@@ -512,10 +512,10 @@ def test_a_task_is_settled_once_whatever_happens_at_the_same_time(executor: Exec
     assert sorted(map(id, calls)) == sorted(id(task) for task, _ in tasks)
 
 
-@pytest.mark.stamps("conda", "conda-other")
+@pytest.mark.executor_kinds("conda", "conda-other")
 def test_the_worker_runs_tasks_on_its_main_thread(executor: Executor) -> None:
     assert executor.submit(workload.is_main_thread).result() is True
 
 
-def test_tasks_run_where_they_should(stamp: Stamp, executor: Executor) -> None:
-    assert (executor.submit(workload.pid).result() == os.getpid()) is not stamp.remote
+def test_tasks_run_where_they_should(executor_kind: ExecutorKind, executor: Executor) -> None:
+    assert (executor.submit(workload.pid).result() == os.getpid()) is not executor_kind.remote

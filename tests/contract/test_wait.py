@@ -23,7 +23,7 @@ def finished_future(result: object = None) -> Future:
 
 
 def test_wait_for_all(executor: Executor, rendezvous: Rendezvous) -> None:
-    tasks = [executor.submit(workload.attend, rendezvous.address, number) for number in range(3)]
+    tasks = [executor.submit(workload.arrive, rendezvous.address, number) for number in range(3)]
     foreign = finished_future()
     threading.Timer(0.05, rendezvous.open).start()
     done, not_done = futures.wait([*tasks, foreign])
@@ -38,7 +38,7 @@ def test_wait_for_all_counts_failures_as_done(executor: Executor) -> None:
 
 def test_wait_for_the_first(executor: Executor, rendezvous: Rendezvous) -> None:
     first, second = (
-        executor.submit(workload.attend, rendezvous.address, number) for number in range(2)
+        executor.submit(workload.arrive, rendezvous.address, number) for number in range(2)
     )
     rendezvous.expect(0, 1)["1"].release()
     assert futures.wait([first, second], DEADLINE, futures.FIRST_COMPLETED) == ({second}, {first})
@@ -47,7 +47,7 @@ def test_wait_for_the_first(executor: Executor, rendezvous: Rendezvous) -> None:
 def test_wait_for_the_first_with_one_done_already(
     executor: Executor, rendezvous: Rendezvous
 ) -> None:
-    task = executor.submit(workload.attend, rendezvous.address)
+    task = executor.submit(workload.arrive, rendezvous.address)
     foreign = finished_future()
     assert futures.wait([task, foreign], DEADLINE, futures.FIRST_COMPLETED) == ({foreign}, {task})
 
@@ -55,8 +55,8 @@ def test_wait_for_the_first_with_one_done_already(
 def test_wait_for_the_first_exception(executor: Executor, rendezvous: Rendezvous) -> None:
     fine = executor.submit(workload.multiply, 2, 3)
     fine.result()
-    failing = executor.submit(workload.attend_and_raise, rendezvous.address, "failing")
-    running = executor.submit(workload.attend, rendezvous.address, "running")
+    failing = executor.submit(workload.arrive_and_raise, rendezvous.address, "failing")
+    running = executor.submit(workload.arrive, rendezvous.address, "running")
     arrivals = rendezvous.expect("failing", "running")
     threading.Timer(0.05, arrivals["failing"].release).start()
     assert futures.wait([fine, failing, running], DEADLINE, futures.FIRST_EXCEPTION) == (
@@ -71,7 +71,7 @@ def test_wait_for_the_first_exception_when_there_is_none(executor: Executor) -> 
 
 
 def test_a_cancelled_task_is_no_exception_to_wait(single: Executor, rendezvous: Rendezvous) -> None:
-    running = single.submit(workload.attend, rendezvous.address)
+    running = single.submit(workload.arrive, rendezvous.address)
     rendezvous.next()
     waiting = [single.submit(workload.identity, number) for number in range(4)]
     assert waiting[-1].cancel()
@@ -86,7 +86,7 @@ def test_a_cancelled_task_is_no_exception_to_wait(single: Executor, rendezvous: 
 def test_wait_times_out_without_an_error(
     executor: Executor, rendezvous: Rendezvous, timeout: float
 ) -> None:
-    task = executor.submit(workload.attend, rendezvous.address)
+    task = executor.submit(workload.arrive, rendezvous.address)
     foreign = finished_future()
     began = time.monotonic()
     assert futures.wait([task, foreign], timeout) == ({foreign}, {task})
@@ -100,7 +100,7 @@ def test_wait_takes_duplicates_and_nothing(executor: Executor) -> None:
 
 
 def test_wait_from_many_threads(executor: Executor, rendezvous: Rendezvous) -> None:
-    tasks = [executor.submit(workload.attend, rendezvous.address, number) for number in range(10)]
+    tasks = [executor.submit(workload.arrive, rendezvous.address, number) for number in range(10)]
     results: list[int] = []
     threads = [
         threading.Thread(target=lambda: results.append(len(futures.wait(tasks, DEADLINE).done)))
@@ -121,7 +121,7 @@ def test_as_completed_yields_in_the_order_of_completion(
     executor: Executor, rendezvous: Rendezvous
 ) -> None:
     first, second = (
-        executor.submit(workload.attend, rendezvous.address, number) for number in range(2)
+        executor.submit(workload.arrive, rendezvous.address, number) for number in range(2)
     )
     arrivals = rendezvous.expect(0, 1)
     iterator = futures.as_completed([first, second], DEADLINE)
@@ -139,7 +139,7 @@ def test_as_completed_yields_failures_and_foreign_futures(executor: Executor) ->
 
 
 def test_as_completed_yields_a_cancelled_task(single: Executor, rendezvous: Rendezvous) -> None:
-    running = single.submit(workload.attend, rendezvous.address)
+    running = single.submit(workload.arrive, rendezvous.address)
     rendezvous.next()
     waiting = [single.submit(workload.identity, number) for number in range(4)]
     assert waiting[-1].cancel()
@@ -161,7 +161,7 @@ def test_as_completed_of_nothing() -> None:
 def test_as_completed_times_out_with_the_number_of_unfinished(
     executor: Executor, rendezvous: Rendezvous, timeout: float
 ) -> None:
-    task = executor.submit(workload.attend, rendezvous.address)
+    task = executor.submit(workload.arrive, rendezvous.address)
     foreign = finished_future()
     found = []
     with pytest.raises(futures.TimeoutError, match=r"1 \(of 2\) futures unfinished"):

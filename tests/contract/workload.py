@@ -12,12 +12,12 @@ import threading
 import time
 
 #: Seconds after which a call that waits for the test gives up: the test is long dead then.
-PATIENCE = 60.0
+LONGEST_WAIT = 60.0
 
 STATE = {"initialized": None}
 
 
-def attend(address, value=None):
+def arrive(address, value=None):
     """Report to the test's rendezvous, wait until it says go on, and return ``value``.
 
     The test decides when: no sleep, no polling. A rendezvous that is over (or was opened) lets
@@ -25,7 +25,7 @@ def attend(address, value=None):
     """
     family = socket.AF_INET if isinstance(address, tuple) else socket.AF_UNIX
     with socket.socket(family, socket.SOCK_STREAM) as line:
-        line.settimeout(PATIENCE)
+        line.settimeout(LONGEST_WAIT)
         try:
             line.connect(address)
             line.sendall(f"{os.getpid()}\n{value}\n".encode())
@@ -37,17 +37,17 @@ def attend(address, value=None):
     return value
 
 
-def attend_and_raise(address, value=None):
+def arrive_and_raise(address, value=None):
     """Report to the rendezvous, then fail."""
-    attend(address, value)
+    arrive(address, value)
     raise ValueError(value)
 
 
-def attend_ignoring_interrupts(address, value=None):
-    """Report to the rendezvous like ``attend``; KeyboardInterrupt is swallowed."""
+def arrive_ignoring_interrupts(address, value=None):
+    """Report to the rendezvous like ``arrive``; KeyboardInterrupt is swallowed."""
     while True:
         try:
-            return attend(address, value)
+            return arrive(address, value)
         except KeyboardInterrupt:
             continue
 
@@ -318,11 +318,11 @@ def put(queue, value):
 
 
 def get(queue):
-    return queue.get(timeout=PATIENCE)
+    return queue.get(timeout=LONGEST_WAIT)
 
 
 def wait_for(event):
-    return event.wait(PATIENCE)
+    return event.wait(LONGEST_WAIT)
 
 
 # -------------------------------------------------------------------------------------------- async

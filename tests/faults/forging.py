@@ -100,15 +100,15 @@ def forge(kind, payload, shape, address=None):
     if address is not None:
         from tests.contract import workload
 
-        return workload.attend(address, "forged")
+        return workload.arrive(address, "forged")
     return "forged"
 
 
-def attend_and_forge(address, kind, payload, shape):
+def arrive_and_forge(address, kind, payload, shape):
     """Wait until the test says so, then write one forged frame, and return."""
     from tests.contract import workload
 
-    workload.attend(address, "forging")
+    workload.arrive(address, "forging")
     return forge(kind, payload, shape)
 
 

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 
-from tests.contract.workload import attend
+from tests.contract.workload import arrive
 
 #: Seconds that what the host has for this worker may take to arrive.
 ARRIVAL = 10
@@ -152,7 +152,7 @@ def write_zeros():
 
 def hold_and_sum(array, address):
     """Wait with an array; return its sum after that."""
-    attend(address)
+    arrive(address)
     return float(sum(array[:: len(array) // 7]))
 
 
@@ -177,7 +177,7 @@ def own_descriptors():
 def read_own(name, count, address=None):
     """Read once from a descriptor of the worker, after the test has said so."""
     if address is not None:
-        attend(address)
+        arrive(address)
     fd = own_descriptors()[name]
     # The host may count a call as this worker's before it has written it.
     if select.select([fd], [], [], ARRIVAL)[0]:
@@ -191,7 +191,7 @@ def leave_reader(name, count, address=None):
 
     def read():
         if address is not None:
-            attend(address)
+            arrive(address)
         try:
             while os.read(fd, count):
                 pass
@@ -220,7 +220,7 @@ def leave_one_reading(name, count):
 def read_everything(count, address=None):
     """Read from each descriptor that has something to read; return how many that were."""
     if address is not None:
-        attend(address)
+        arrive(address)
     done = 0
     for fd in descriptors():
         if fd > 2:

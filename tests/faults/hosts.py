@@ -19,7 +19,7 @@ import time
 import warnings
 from concurrent.futures import CancelledError, as_completed, wait
 
-from tests.contract.workload import attend
+from tests.contract.workload import arrive
 from tests.faults import work
 from tests.faults.nesting import wait_for_child
 from tests.support.observe import DEADLINE, pids
@@ -36,9 +36,9 @@ def pickle_and_die(stage, kind):
     executor = CondaEnvExecutor(max_workers=2).launch()
     say(*pids(executor))
     if stage == "task_pickle":
-        executor.submit(work.ignore, work.StrikesWhenPickled(kind))
+        executor.submit(work.ignore, work.FaultWhenPickled(kind))
     else:
-        executor.submit(work.make, work.StrikesWhenUnpickled, kind).result(DEADLINE)
+        executor.submit(work.make, work.FaultWhenUnpickled, kind).result(DEADLINE)
 
 
 def idle():
@@ -95,7 +95,7 @@ def starting():
     """Have workers that are in the middle of their start: their initializer runs."""
     with Rendezvous() as rendezvous:
         executor = CondaEnvExecutor(
-            max_workers=2, initializer=attend, initargs=(rendezvous.address,)
+            max_workers=2, initializer=arrive, initargs=(rendezvous.address,)
         )
         executor.launch(wait=False)
         say(rendezvous.next().pid, rendezvous.next().pid)
@@ -156,7 +156,7 @@ def forked_errors():
         before = pids(executor)
         finished = executor.submit(pow, 2, 3)
         assert finished.result(DEADLINE) == 8
-        task = executor.submit(attend, rendezvous.address, "running")
+        task = executor.submit(arrive, rendezvous.address, "running")
         arrival = rendezvous.next()
         for name, check in {
             "submit": lambda: _expect(RuntimeError, lambda: executor.submit(abs, 1)),
@@ -265,38 +265,38 @@ def fork_and_be_killed(when):
 # --------------------------------------------------------------------------------------- interrupts
 
 
-class Struck(Exception):
+class Interrupted(Exception):
     pass
 
 
-def _strike(_number, frame):
-    """Raise into whatever runs, but not into the few lines that count the strikes.
+def _interrupt(_number, frame):
+    """Raise into whatever runs, but not into the few lines that count the interrupts.
 
-    Nor into this function: on a busy machine the next strike may come while it runs above those
+    Nor into this function: on a busy machine the next interrupt may come while it runs above those
     lines, and would leave them.
     """
-    if frame.f_code not in (_storm.__code__, _strike.__code__):
-        raise _strikes_with[0]
+    if frame.f_code not in (_storm.__code__, _interrupt.__code__):
+        raise _interrupts_with[0]
 
 
-_strikes_with = [Struck]
+_interrupts_with = [Interrupted]
 
 
 class _Critical(logging.Handler):
     """Says what the library logs as a bug of its own."""
 
     def emit(self, record):
-        if record.levelno >= logging.ERROR and not _is_strike_in_callback(record):
+        if record.levelno >= logging.ERROR and not _is_interrupt_in_callback(record):
             say("LOGGED", record.getMessage().splitlines()[0])
 
 
-def _is_strike_in_callback(record):
+def _is_interrupt_in_callback(record):
     """Return True if an exception of ours hit a callback, of which it is logged by contract.
 
     A callback that is added to a task which has finished runs in the thread that adds it.
     """
     error = record.exc_info[1] if record.exc_info else None
-    return record.msg.startswith("exception calling callback") and isinstance(error, Struck)
+    return record.msg.startswith("exception calling callback") and isinstance(error, Interrupted)
 
 
 def _storm(calls, counts):
@@ -304,30 +304,30 @@ def _storm(calls, counts):
 
     The only function that is not hit itself.
     """
-    signal.signal(signal.SIGALRM, _strike)
+    signal.signal(signal.SIGALRM, _interrupt)
     signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
     try:
         while counts["calls"] < counts["wanted"] and counts["timeouts"] == 0:
             counts["calls"] += 1
             try:
                 calls(counts["calls"])
-            except Struck:
-                counts["struck"] += 1
+            except Interrupted:
+                counts["interrupted"] += 1
             except RuntimeError as error:
                 if "lock" not in str(error):
                     raise
-                # the standard library's Condition, struck between acquiring and entering
-                counts["struck"] += 1
+                # the standard library's Condition, interrupted between acquiring and entering
+                counts["interrupted"] += 1
             except TimeoutError:
                 counts["timeouts"] += 1
-    finally:  # what is raised here is to be printed without strikes
+    finally:  # what is raised here is to be printed without interrupts
         signal.setitimer(signal.ITIMER_REAL, 0)
-        # The function of C: within the one of the module `signal`, which is Python, the last strike
-        # could still come, and would leave this function.
+        # The function of C: within the one of the module `signal`, which is Python, the last
+        # interrupt could still come, and would leave this function.
         _signal.signal(_signal.SIGALRM, _signal.SIG_IGN)
 
 
-def struck_every_millisecond(count):
+def interrupted_every_millisecond(count):
     """Submit, wait, cancel, map while an exception hits the main thread every millisecond."""
     logging.getLogger().addHandler(_Critical())
     executor = CondaEnvExecutor(max_workers=2).launch()
@@ -348,14 +348,14 @@ def struck_every_millisecond(count):
         elif number % 64 == 7:
             assert list(executor.map(abs, range(-20, 0), timeout=10)) == list(range(20, 0, -1))
 
-    counts = {"wanted": int(count), "calls": 0, "struck": 0, "timeouts": 0}
+    counts = {"wanted": int(count), "calls": 0, "interrupted": 0, "timeouts": 0}
     _storm(calls, counts)
     lost = [task for task in tasks if not _finished(task)]
     say(
         "calls",
         counts["calls"],
-        "struck",
-        counts["struck"],
+        "interrupted",
+        counts["interrupted"],
         "timeouts",
         counts["timeouts"],
         "lost",
@@ -368,32 +368,32 @@ def struck_every_millisecond(count):
     say("well")
 
 
-class StruckValue(Struck, ValueError):
+class InterruptedValue(Interrupted, ValueError):
     pass
 
 
-class StruckIndex(Struck, IndexError):
+class InterruptedIndex(Interrupted, IndexError):
     pass
 
 
-class StruckTimeout(Struck, TimeoutError):
+class InterruptedTimeout(Interrupted, TimeoutError):
     pass
 
 
-class StruckInterrupt(Struck, KeyboardInterrupt):
+class InterruptedKeyboard(Interrupted, KeyboardInterrupt):
     pass
 
 
 KINDS = {
-    "struck": Struck,
-    "value": StruckValue,
-    "index": StruckIndex,
-    "timeout": StruckTimeout,
-    "interrupt": StruckInterrupt,
+    "interrupted": Interrupted,
+    "value": InterruptedValue,
+    "index": InterruptedIndex,
+    "timeout": InterruptedTimeout,
+    "interrupt": InterruptedKeyboard,
 }
 
 
-def struck_in_result(count, kind):
+def interrupted_in_result(count, kind):
     """Wait for one call after the other while an exception of some kind hits the main thread every
     millisecond: each call keeps its result.
     """
@@ -404,7 +404,8 @@ def struck_in_result(count, kind):
     pending, seen = [None], []
 
     def calls(_number):
-        # One that was submitted and then struck is waited for again: it must still come to its end.
+        # One that was submitted and then interrupted is waited for again: it must still come to its
+        # end.
         while counts["done"] < int(count):
             if pending[0] is None:
                 pending[0] = executor.submit(abs, -counts["done"])
@@ -424,10 +425,10 @@ def struck_in_result(count, kind):
             counts["done"] += 1
         counts["wanted"] = 0
 
-    counts = {"wanted": 10**9, "calls": 0, "struck": 0, "timeouts": 0, "done": 0, "wrong": 0}
-    _strikes_with[0] = KINDS[kind]
+    counts = {"wanted": 10**9, "calls": 0, "interrupted": 0, "timeouts": 0, "done": 0, "wrong": 0}
+    _interrupts_with[0] = KINDS[kind]
     _storm(calls, counts)
-    say("struck", counts["struck"])
+    say("interrupted", counts["interrupted"])
     assert executor.wait_all(DEADLINE)
     progress = executor.get_progress()
     say("done", counts["done"], "wrong", counts["wrong"], "timeouts", counts["timeouts"])
@@ -447,7 +448,7 @@ def _finished(task):
     return True
 
 
-def struck_in_shutdown():
+def interrupted_in_shutdown():
     """Hundreds of exceptions out of shutdown(wait=True).
 
     The next one waits all the same, and ends.
@@ -455,13 +456,13 @@ def struck_in_shutdown():
     logging.getLogger().addHandler(_Critical())
     with Rendezvous() as rendezvous:
         executor = CondaEnvExecutor(max_workers=1)
-        task = executor.submit(attend, rendezvous.address)
+        task = executor.submit(arrive, rendezvous.address)
         queued = executor.submit(pow, 2, 3)
         arrival = rendezvous.next()
-        counts = {"wanted": 600, "calls": 0, "struck": 0, "timeouts": 0}
+        counts = {"wanted": 600, "calls": 0, "interrupted": 0, "timeouts": 0}
         _storm(lambda _number: executor.shutdown(), counts)
         assert not task.done(), "a shutdown that returns has waited"
-        say(counts["struck"])
+        say(counts["interrupted"])
         threading.Timer(0.1, arrival.release).start()
         executor.shutdown()
         say(task.done(), queued.done() and queued.result(), executor.worker_count)
@@ -707,11 +708,11 @@ def smoke():
     with Rendezvous() as rendezvous, CondaEnvExecutor(max_workers=2) as executor:
         for kind in ("os_exit", "segfault"):
             tasks = [executor.submit(pow, 2, n) for n in range(100)]
-            culprit = executor.submit(work.strike, kind)
+            culprit = executor.submit(work.fault, kind)
             tasks += [executor.submit(pow, 2, n) for n in range(100)]
             assert isinstance(culprit.exception(DEADLINE), WorkerCrashed)
             assert [task.result(DEADLINE) for task in tasks] == [2**n for n in range(100)] * 2
-        for cls in (work.StrikesWhenPickled, work.StrikesWhenUnpickled):
+        for cls in (work.FaultWhenPickled, work.FaultWhenUnpickled):
             assert isinstance(
                 executor.submit(work.make, cls, "raise").exception(DEADLINE), ZeroDivisionError
             )
@@ -719,7 +720,7 @@ def smoke():
         assert isinstance(
             executor.submit(work.blob_and_die, 100_000_000).exception(DEADLINE), WorkerCrashed
         )
-        running = [executor.submit(attend, rendezvous.address, n) for n in range(2)]
+        running = [executor.submit(arrive, rendezvous.address, n) for n in range(2)]
         arrivals = rendezvous.expect(0, 1)
         waiting = [executor.submit(pow, 2, n) for n in range(20)]
         assert waiting[-1].cancel()

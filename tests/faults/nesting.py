@@ -9,7 +9,7 @@ import threading
 from concurrent.futures import CancelledError
 
 from tests.tasks.nested import add, crash
-from tests.tasks.workload import attend
+from tests.tasks.workload import arrive
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 def crash_with_children(executor: Any, address: Any, count: int) -> None:
     """Die with children that run."""
-    tasks = [executor.submit(attend, address, f"child{n}") for n in range(count)]
-    attend(address, "parent")
+    tasks = [executor.submit(arrive, address, f"child{n}") for n in range(count)]
+    arrive(address, "parent")
     os._exit(len(tasks))
 
 
@@ -28,8 +28,8 @@ def crash_at_first(executor: Any, address: Any, folder: str) -> int:
     path = os.path.join(folder, "begun")
     if not os.path.exists(path):
         open(path, "x").close()
-        executor.submit(attend, address, "child")
-        attend(address, "parent")
+        executor.submit(arrive, address, "child")
+        arrive(address, "parent")
         os._exit(1)
     return int(executor.submit(add, 1, 2).result())
 
@@ -47,12 +47,12 @@ def crash_once(folder: str) -> str:
 
 
 def child_out_of_time(executor: Any, address: Any) -> str:
-    error = executor.options(timeout=0.3).submit(attend, address, "child").exception()
+    error = executor.options(timeout=0.3).submit(arrive, address, "child").exception()
     return f"{isinstance(error, TimeoutError)} {isinstance(error, Exception)}"
 
 
 def wait_for_child(executor: Any, address: Any) -> Any:
-    return executor.submit(attend, address, "child").result()
+    return executor.submit(arrive, address, "child").result()
 
 
 def abandon_map(executor: Any, ordered: bool) -> int:
@@ -100,7 +100,7 @@ def in_fork(executor: Any) -> str:
 
 def leave_waiting_thread(executor: Any, address: Any) -> None:
     """Return while a thread waits for a child; the thread reports what it has met with."""
-    task = executor.submit(attend, address, "child")
+    task = executor.submit(arrive, address, "child")
 
     def work() -> None:
         met = []
@@ -110,10 +110,10 @@ def leave_waiting_thread(executor: Any, address: Any) -> None:
                 met.append("result")
             except (CancelledError, RuntimeError) as error:
                 met.append(type(error).__name__)
-        attend(address, " ".join(met))
+        arrive(address, " ".join(met))
 
     threading.Thread(target=work, daemon=True).start()
-    attend(address, "parent")
+    arrive(address, "parent")
 
 
 def first_by_many_threads(executor: Any, count: int) -> int:
@@ -162,15 +162,15 @@ def cancel_while_read(executor: Any, target: str, address: Any) -> list[bool]:
     """Cancel a detached child whose file the host cannot read yet."""
     task = executor.options(detach=True).submit(target)
     found = [task.cancel(), task.cancelled()]
-    attend(address, "cancelled")
+    arrive(address, "cancelled")
     return found
 
 
 def kill_child(executor: Any, address: Any) -> list[Any]:
     """Kill a child that runs, and one that has not been started."""
-    runs = executor.submit(attend, address, "child")
+    runs = executor.submit(arrive, address, "child")
     held = executor.options(start=False).submit(add, 1)
-    attend(address, "parent")
+    arrive(address, "parent")
     runs.kill()
     held.kill()
     return [type(each).__name__ for each in (_error_of(runs), _error_of(held))]
@@ -208,7 +208,7 @@ def die_asked(executor: Any, address: Any, folder: str) -> None:
     """Die while this process is asked whether there is another try."""
 
     def again(_error: BaseException) -> bool:
-        attend(address, "asked")
+        arrive(address, "asked")
         os._exit(9)
 
     executor.options(retries=5, retry_on=again).submit(note_and_fail, folder).result()

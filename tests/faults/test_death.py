@@ -10,7 +10,7 @@ from concurrent.futures import wait
 
 import pytest
 
-from tests.contract.workload import attend
+from tests.contract.workload import arrive
 from tests.faults import work
 from tests.support.observe import DEADLINE, crash_of, gone, group_of, lines, pids, until
 from wetlands_executor import CondaEnvExecutor, WorkerCrashed
@@ -35,8 +35,8 @@ def test_idle_worker_is_replaced(make, rendezvous, number):
 
 @pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
 def test_busy_worker_dies_with_its_task_only(executor, rendezvous, number):
-    culprit = executor.submit(attend, rendezvous.address, "culprit")
-    neighbour = executor.submit(attend, rendezvous.address, "neighbour")
+    culprit = executor.submit(arrive, rendezvous.address, "culprit")
+    neighbour = executor.submit(arrive, rendezvous.address, "neighbour")
     arrivals = rendezvous.expect("culprit", "neighbour")
     queued = [executor.submit(work.make, int, n) for n in range(50)]
     os.kill(arrivals["culprit"].pid, number)
@@ -54,7 +54,7 @@ def test_busy_worker_dies_with_its_task_only(executor, rendezvous, number):
 
 def test_all_workers_die_at_once(make, rendezvous):
     executor = make(max_workers=3).launch()
-    tasks = [executor.submit(attend, rendezvous.address, n) for n in range(3)]
+    tasks = [executor.submit(arrive, rendezvous.address, n) for n in range(3)]
     for arrival in rendezvous.expect(0, 1, 2).values():
         os.kill(arrival.pid, signal.SIGKILL)
     for task in tasks:
@@ -64,7 +64,7 @@ def test_all_workers_die_at_once(make, rendezvous):
 
 def test_queue_behind_a_killed_task_survives(single, rendezvous):
     """What waits in the inbox of the victim goes to its replacement, in order, once."""
-    culprit = single.submit(attend, rendezvous.address, "culprit")
+    culprit = single.submit(arrive, rendezvous.address, "culprit")
     arrival = rendezvous.next()
     journal = os.path.join(os.path.dirname(rendezvous.address), "journal")
     queued = [single.submit(work.journal, journal, n) for n in range(200)]
@@ -180,7 +180,7 @@ def test_two_submits_never_queue_behind_each_other(executor, rendezvous):
     for round_number in range(150):
         threads = [
             threading.Thread(
-                target=executor.submit, args=(attend, rendezvous.address, f"{round_number} {n}")
+                target=executor.submit, args=(arrive, rendezvous.address, f"{round_number} {n}")
             )
             for n in range(2)
         ]
@@ -203,7 +203,7 @@ def test_death_while_a_large_argument_travels(single, rendezvous):
 
     Its replacement gets it whole.
     """
-    culprit = single.submit(attend, rendezvous.address, "culprit")
+    culprit = single.submit(arrive, rendezvous.address, "culprit")
     arrival = rendezvous.next()
     large = single.submit(work.make, len, b"x" * 20_000_000)
     os.kill(arrival.pid, signal.SIGKILL)
@@ -228,7 +228,7 @@ def test_result_does_not_fit_into_the_host(host):
 
 
 def test_death_is_reported_to_each_thread_that_waits(single, rendezvous):
-    task = single.submit(attend, rendezvous.address)
+    task = single.submit(arrive, rendezvous.address)
     arrival = rendezvous.next()
     seen: list[object] = []
     called = threading.Event()
@@ -245,7 +245,7 @@ def test_death_is_reported_to_each_thread_that_waits(single, rendezvous):
 def test_end_workers_with_work_under_way(make, rendezvous, end):
     executor = make(max_workers=2).launch()
     processes = pids(executor)
-    running = [executor.submit(attend, rendezvous.address, n) for n in range(2)]
+    running = [executor.submit(arrive, rendezvous.address, n) for n in range(2)]
     rendezvous.expect(0, 1)
     queued = [executor.submit(work.pid) for _ in range(100)]
     getattr(executor, end)()

@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from tests.contract.workload import attend
+from tests.contract.workload import arrive
 from tests.faults import work
 from tests.support.observe import DEADLINE
 from wetlands_executor import WorkerCrashed
@@ -70,7 +70,7 @@ def test_task_that_closes_one_descriptor(single, fd):
 
 
 def test_task_that_closes_while_others_wait(single, rendezvous):
-    culprit = single.submit(_attend_and_close, rendezvous.address)
+    culprit = single.submit(_arrive_and_close, rendezvous.address)
     arrival = rendezvous.next()
     queued = [single.submit(pow, 2, n) for n in range(100)]
     arrival.release()
@@ -79,8 +79,8 @@ def test_task_that_closes_while_others_wait(single, rendezvous):
     assert [task.result(DEADLINE) for task in queued] == [2**n for n in range(100)]
 
 
-def _attend_and_close(address):
-    attend(address)
+def _arrive_and_close(address):
+    arrive(address)
     os.closerange(3, 256)
 
 

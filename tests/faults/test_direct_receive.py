@@ -22,7 +22,7 @@ from typing import Any
 
 import pytest
 
-from tests.contract.workload import attend
+from tests.contract.workload import arrive
 from tests.faults import work
 from tests.support.observe import DEADLINE, crash_of, gone, kill_first, pids, until
 from tests.unit import classes
@@ -245,7 +245,7 @@ def test_a_worker_that_dies_after_a_quiet_answer_takes_nothing_along(make, end):
 def test_a_worker_that_dies_in_a_direct_receive(single):
     for _ in range(3):
         assert single.submit(pow, 2, 2).result() == 4
-        task = single.submit(work.strike, "segfault")
+        task = single.submit(work.fault, "segfault")
         crash_of(task)
         assert single.submit(pow, 2, 3).result(DEADLINE) == 8
 
@@ -254,7 +254,7 @@ def test_a_time_out_leaves_the_call_to_others(single, rendezvous):
     assert single.submit(pow, 2, 2).result() == 4
     for _ in range(3):
         assert single.submit(pow, 2, 2).result() == 4
-        task = single.submit(attend, rendezvous.address, "late")
+        task = single.submit(arrive, rendezvous.address, "late")
         arrival = rendezvous.next()
         with pytest.raises(TimeoutError):
             task.result(0.01)
@@ -406,7 +406,7 @@ def test_workers_are_killed_under_waiting_submitters(make, stress_rng):
 @pytest.mark.parametrize(
     ("kind", "count"),
     [
-        ("struck", 100_000),
+        ("interrupted", 100_000),
         ("value", 20_000),
         ("index", 20_000),
         ("timeout", 20_000),
@@ -415,7 +415,7 @@ def test_workers_are_killed_under_waiting_submitters(make, stress_rng):
 )
 def test_interrupted_at_every_step(host, kind, count):
     """An exception a thousand times a second through a hundred thousand results."""
-    code, out, err = host("struck_in_result", count, kind).finish(100)
+    code, out, err = host("interrupted_in_result", count, kind).finish(100)
     assert code == 0, (out, err)
     found = out.splitlines()
     assert found[1:] == [
@@ -423,7 +423,7 @@ def test_interrupted_at_every_step(host, kind, count):
         "running 0 queued 0 failed 0",
         "well",
     ], (out, err)
-    assert int(found[0].split()[1]) > 100, "it has to be struck"
+    assert int(found[0].split()[1]) > 100, "it has to be interrupted"
 
 
 @pytest.mark.parametrize(
@@ -431,7 +431,7 @@ def test_interrupted_at_every_step(host, kind, count):
 )
 def test_where_there_is_no_direct_receive(host, world):
     """The same program with the short way and without it."""
-    code, out, err = host("struck_in_result", 3_000, "struck", **world).finish(60)
+    code, out, err = host("interrupted_in_result", 3_000, "interrupted", **world).finish(60)
     assert code == 0, (out, err)
     assert out.splitlines()[-1] == "well", (out, err)
 
@@ -467,7 +467,7 @@ def test_a_time_limit_by_a_signal_handler(single, rendezvous, handler, expected)
             )
         )
     for _ in range(3):
-        task = single.submit(attend, rendezvous.address, "limited")
+        task = single.submit(arrive, rendezvous.address, "limited")
         arrival = rendezvous.next()
         timer = threading.Timer(0.05, signal_me)
         with pytest.raises(Limit):
@@ -484,7 +484,7 @@ def test_a_signal_handler_looks_at_the_task_that_its_thread_waits_for(
 ):
     for _ in range(5):
         assert single.submit(pow, 2, 2).result() == 4
-        task = single.submit(attend, rendezvous.address, "looked at")
+        task = single.submit(arrive, rendezvous.address, "looked at")
         arrival = rendezvous.next()
         seen = []
 
@@ -549,7 +549,7 @@ def test_what_a_call_says_before_it_is_registered_comes_before_its_end(
     The I/O thread takes the log record up again later; the outcome came first, and the output was
     lost, if the submitter went on in between.
     """
-    first = single.submit(attend, rendezvous.address, "first")
+    first = single.submit(arrive, rendezvous.address, "first")
     rendezvous.next().release()
     first.result(DEADLINE)
     single.submit(log_and_set, "known now").result(DEADLINE)
@@ -578,13 +578,13 @@ def log_and_set(text, task):
 def test_who_wakes_up_after_the_end_leaves_nothing_behind(single, rendezvous, monkeypatch):
     """An ended executor may be kept for long, and a call that it still knew kept its arguments."""
     first = single.submit(
-        attend, rendezvous.address, "first"
+        arrive, rendezvous.address, "first"
     )  # so that the worker knows the function
     rendezvous.next().release()
     assert first.result(DEADLINE) == "first"
     pool = single._pool
     (process,) = pool.processes.values()
-    task = single.submit(attend, rendezvous.address, "held")
+    task = single.submit(arrive, rendezvous.address, "held")
     rendezvous.next()
     monkeypatch.setattr(
         direct_receive,

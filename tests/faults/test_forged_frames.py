@@ -123,7 +123,7 @@ def test_calls_that_the_worker_holds_already_are_unharmed(
     """
     single.submit(forging.double, 1).result(DEADLINE)
     bad = single.submit(
-        forging.attend_and_forge, rendezvous.address, wire.VALUE, "text", "numbers behind"
+        forging.arrive_and_forge, rendezvous.address, wire.VALUE, "text", "numbers behind"
     )
     arrival = rendezvous.next()
     neighbours = [single.submit(forging.double, value) for value in range(20)]

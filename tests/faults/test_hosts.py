@@ -84,18 +84,18 @@ def test_forked_child_keeps_no_worker_alive(host, when):
 
 def test_interrupted_at_every_step(host):
     """An exception a thousand times a second, in submit, result, cancel, wait, map."""
-    code, out, err = host("struck_every_millisecond", 20_000).finish(45)
+    code, out, err = host("interrupted_every_millisecond", 20_000).finish(45)
     assert code == 0, (out, err)
     found = out.splitlines()
     assert found[-1] == "well", (out, err)
     counts = dict(zip(found[-2].split()[::2], map(int, found[-2].split()[1::2])))
     assert (counts["calls"], counts["timeouts"], counts["lost"]) == (20_000, 0, 0), out
-    assert counts["struck"] > 100, "it has to be struck"
+    assert counts["interrupted"] > 100, "it has to be interrupted"
     assert len(found) == 2, out
 
 
 def test_interrupted_in_shutdown(host):
-    code, out, err = host("struck_in_shutdown").finish()
+    code, out, err = host("interrupted_in_shutdown").finish()
     assert (code, out.splitlines()) == (0, ["600", "True 8 0"]), (out, err)
 
 

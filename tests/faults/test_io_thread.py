@@ -53,7 +53,7 @@ def test_what_fails_for_one_worker_costs_that_one(
     executor: CondaEnvExecutor, rendezvous: Rendezvous, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     """A fault is put into the handling of what one call sends."""
-    neighbour = executor.submit(workload.attend, rendezvous.address, "in")
+    neighbour = executor.submit(workload.arrive, rendezvous.address, "in")
     arrival = rendezvous.next()
     part = executor._pool.deadlines if name == "on_started" else executor._pool.inbound
     monkeypatch.setattr(part, name, lambda *_args: _fail())
@@ -90,7 +90,7 @@ def test_when_the_thread_itself_fails_no_task_stays_open(
     make: Callable[..., CondaEnvExecutor], rendezvous: Rendezvous
 ) -> None:
     executor = make(2, task_timeout=3600)
-    running = executor.submit(workload.attend, rendezvous.address, "in")
+    running = executor.submit(workload.arrive, rendezvous.address, "in")
     rendezvous.next()
     tasks: list[Task[object]] = [running]
     tasks += [executor.submit(odd.same, number) for number in range(100)]
@@ -130,7 +130,7 @@ def test_a_call_on_the_direct_way_is_not_missed_when_the_thread_fails(
     for _ in range(3):
         executor.submit(odd.same, 1).result(DEADLINE)
     pool = executor._pool
-    task = executor.submit(workload.attend, rendezvous.address, "in")
+    task = executor.submit(workload.arrive, rendezvous.address, "in")
     rendezvous.next()
 
     def harm() -> None:
@@ -169,7 +169,7 @@ def test_a_dependant_that_is_ready_after_the_pool_broke_hears_why(
     make: Callable[..., CondaEnvExecutor], rendezvous: Rendezvous
 ) -> None:
     good = make(1)
-    held = good.submit(workload.attend, rendezvous.address, 5)
+    held = good.submit(workload.arrive, rendezvous.address, 5)
     arrival = rendezvous.next()
     executor = make(1, initializer=_refuse_to_start)
     dependant = executor.submit(odd.same, held)

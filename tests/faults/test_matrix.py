@@ -17,11 +17,11 @@ from tests.faults import work
 from tests.support.observe import DEADLINE, crash_of, gone, pids
 
 STAGES = {
-    "task_pickle": lambda kind: (work.ignore, work.StrikesWhenPickled(kind)),
-    "task_unpickle": lambda kind: (work.ignore, work.StrikesWhenUnpickled(kind)),
-    "running": lambda kind: (work.strike, kind),
-    "result_pickle": lambda kind: (work.make, work.StrikesWhenPickled, kind),
-    "result_unpickle": lambda kind: (work.make, work.StrikesWhenUnpickled, kind),
+    "task_pickle": lambda kind: (work.ignore, work.FaultWhenPickled(kind)),
+    "task_unpickle": lambda kind: (work.ignore, work.FaultWhenUnpickled(kind)),
+    "running": lambda kind: (work.fault, kind),
+    "result_pickle": lambda kind: (work.make, work.FaultWhenPickled, kind),
+    "result_unpickle": lambda kind: (work.make, work.FaultWhenUnpickled, kind),
 }
 IN_HOST = ("task_pickle", "result_unpickle")
 DEADLY = ("os_exit", "segfault")
@@ -55,7 +55,7 @@ def test_only_its_own_task_fails(make, kind, stage, workers):
     else:
         error = culprit.exception(DEADLINE)
         if kind == "raise":
-            assert (type(error), error.args) == (ZeroDivisionError, ("struck",))
+            assert (type(error), error.args) == (ZeroDivisionError, ("fault",))
         else:
             assert (type(error), error.args) == (SystemExit, (3,))
         if stage not in IN_HOST:
@@ -67,9 +67,9 @@ def test_only_its_own_task_fails(make, kind, stage, workers):
     ] * 2
     executor.launch()
     assert len(pids(executor)) == workers
-    survivors = pids(executor) & processes
-    assert len(survivors) == (workers - 1 if kind in DEADLY else workers)
-    assert gone(processes - survivors)
+    left = pids(executor) & processes
+    assert len(left) == (workers - 1 if kind in DEADLY else workers)
+    assert gone(processes - left)
 
 
 @pytest.mark.parametrize("stage", IN_HOST)

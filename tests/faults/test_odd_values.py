@@ -175,7 +175,7 @@ def test_a_class_with_a_number_of_its_own(
 ) -> None:
     from tests.contract import workload
 
-    neighbour = executor.submit(workload.attend, rendezvous.address, "in")
+    neighbour = executor.submit(workload.arrive, rendezvous.address, "in")
     arrival = rendezvous.next()
     # the output is only logged about
     assert isinstance(executor.submit(odd.put_out_numbered).result(DEADLINE), odd.Numbered)

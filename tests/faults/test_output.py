@@ -14,7 +14,7 @@ import threading
 
 import pytest
 
-from tests.contract.workload import attend
+from tests.contract.workload import arrive
 from tests.faults import work
 from tests.support.observe import DEADLINE, crash_of, until
 from wetlands_executor.pool import output
@@ -82,14 +82,14 @@ def test_redirection_at_the_time_of_the_line(single):
 
 def test_lines_come_before_an_error_and_before_a_crash(single, capsys):
     for kind in ("raise", "os_exit", "segfault"):
-        task = single.submit(_say_and_strike, kind)
+        task = single.submit(_say_and_fault, kind)
         assert task.exception(DEADLINE) is not None
         assert f"about to {kind}\n" in capsys.readouterr().out
 
 
-def _say_and_strike(kind):
+def _say_and_fault(kind):
     print(f"about to {kind}", flush=True)
-    work.strike(kind)
+    work.fault(kind)
 
 
 def test_whole_lines_only(executor, rendezvous):
@@ -97,7 +97,7 @@ def test_whole_lines_only(executor, rendezvous):
     out = Recorder()
     with contextlib.redirect_stdout(out):
         tasks = [
-            executor.submit(work.pieces_then_attend, rendezvous.address, f"<{n}", f"{n}>", n)
+            executor.submit(work.pieces_then_arrive, rendezvous.address, f"<{n}", f"{n}>", n)
             for n in range(2)
         ]
         for arrival in rendezvous.expect(0, 1).values():
@@ -220,7 +220,7 @@ def test_last_lines_come_before_the_result_while_reading_is_paused(single, rende
     monkeypatch.setattr(output, "OUTPUT_LOW", 0)
     out = Gate()
     with contextlib.redirect_stdout(out):
-        task = single.submit(work.say_attend_and_flood, rendezvous.address, 500)
+        task = single.submit(work.say_arrive_and_flood, rendezvous.address, 500)
         assert out.entered.wait(DEADLINE)
         rendezvous.next().release()
         assert until(lambda: single.workers()[0].state == "idle"), "its outcome has been read"
@@ -328,7 +328,7 @@ def test_print_of_a_running_task_is_seen_at_once(single, rendezvous):
                 seen.set()
 
     with contextlib.redirect_stdout(Watched()) as out:
-        task = single.submit(_say_and_attend, rendezvous.address)
+        task = single.submit(_say_and_arrive, rendezvous.address)
         assert seen.wait(DEADLINE)
         assert not task.done()
         rendezvous.next().release()
@@ -336,9 +336,9 @@ def test_print_of_a_running_task_is_seen_at_once(single, rendezvous):
     assert out.getvalue() == "early\n"
 
 
-def _say_and_attend(address):
+def _say_and_arrive(address):
     print("early")
-    attend(address)
+    arrive(address)
 
 
 def test_standard_input_is_at_its_end(single):

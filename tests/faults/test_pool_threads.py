@@ -23,7 +23,7 @@ from pathlib import Path
 import pytest
 
 import wetlands_executor
-from tests.contract.workload import attend
+from tests.contract.workload import arrive
 from tests.support.observe import awaited
 from wetlands_executor import CondaEnvExecutor, Task
 
@@ -399,7 +399,7 @@ def _on_pool_thread(executor, place, act):
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("way", WAITS)
 def test_a_wait_on_a_thread_of_the_pool_raises_at_once(single, rendezvous, place, way):
-    task = single.submit(attend, rendezvous.address, "in")
+    task = single.submit(arrive, rendezvous.address, "in")
     arrival = rendezvous.next()
     error, seconds = _on_pool_thread(single, place, lambda: WAITS[way](single, task))
     assert isinstance(error, RuntimeError), error
@@ -449,7 +449,7 @@ def test_what_does_not_wait_is_allowed_in_a_finalizer(single, place, act):
 
 def test_another_pools_io_thread_must_not_wait_either(single, rendezvous):
     with CondaEnvExecutor(max_workers=1) as other:
-        task = single.submit(attend, rendezvous.address, "in")
+        task = single.submit(arrive, rendezvous.address, "in")
         arrival = rendezvous.next()
         error, seconds = _on_pool_thread(other, "io", task.result)
         assert isinstance(error, RuntimeError)

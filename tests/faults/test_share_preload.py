@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.contract.workload import attend
+from tests.contract.workload import arrive
 from tests.faults import work
 from tests.support.observe import (
     DEADLINE,
@@ -107,8 +107,8 @@ def test_every_python(shared, rendezvous, anypython):
     ).launch()
     assert executor.submit("platform:python_version").result(DEADLINE).startswith(anypython.minor)
     assert executor.submit("os:getppid").result(DEADLINE) == fork_server_of(executor)
-    assert isinstance(executor.submit(work.strike, "raise").exception(DEADLINE), ZeroDivisionError)
-    running = [executor.submit(attend, rendezvous.address, number) for number in range(2)]
+    assert isinstance(executor.submit(work.fault, "raise").exception(DEADLINE), ZeroDivisionError)
+    running = [executor.submit(arrive, rendezvous.address, number) for number in range(2)]
     arrivals = rendezvous.expect(0, 1)
     os.kill(arrivals["0"].pid, signal.SIGSEGV)
     crash = crash_of(running[0])
@@ -285,7 +285,7 @@ def test_a_worker_after_the_other(shared):
     fds = []
     for turn in range(40):
         if turn % 4 == 3:
-            crash_of(executor.submit(work.strike, "os_exit"))
+            crash_of(executor.submit(work.fault, "os_exit"))
         else:
             assert executor.submit(pow, 2, turn).result(DEADLINE) == 2**turn
         fds.append(len(os.listdir(f"/proc/{parent}/fd")))
@@ -301,7 +301,7 @@ def test_a_worker_after_the_other(shared):
 def test_fork_server_is_killed(shared, rendezvous):
     """What runs goes on; the next start makes a new one; how an orphan ends is unknown."""
     executor = shared(2).launch()
-    running = [executor.submit(attend, rendezvous.address, number) for number in range(2)]
+    running = [executor.submit(arrive, rendezvous.address, number) for number in range(2)]
     arrivals = rendezvous.expect(0, 1)
     first = fork_server_of(executor)
     os.kill(first, signal.SIGKILL)
@@ -314,7 +314,7 @@ def test_fork_server_is_killed(shared, rendezvous):
     executor.launch()
     assert fork_server_of(executor) != first
     assert fork_server_of(executor) in {parent_of(pid) for pid in pids(executor)}
-    assert crash_of(executor.submit(work.strike, "segfault")) is not None
+    assert crash_of(executor.submit(work.fault, "segfault")) is not None
 
 
 def test_children_of_an_orphan_die_with_it(shared, rendezvous):
@@ -376,7 +376,7 @@ def test_fork_server_is_stopped(shared, rendezvous, monkeypatch):
     monkeypatch.setattr(reaper, "STATUS_GRACE", 0.2)
     executor = shared(2).launch()
     parent = fork_server_of(executor)
-    task = executor.submit(attend, rendezvous.address)
+    task = executor.submit(arrive, rendezvous.address)
     arrival = rendezvous.next()
     os.kill(parent, signal.SIGSTOP)
     os.kill(arrival.pid, signal.SIGKILL)

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from tests.contract.workload import attend
+from tests.contract.workload import arrive
 from tests.faults import work
 from tests.support.observe import DEADLINE, gone, grace_owner, pids
 
@@ -35,7 +35,7 @@ def _finishes(task, timeout):
 
 def test_sigstop_of_a_busy_worker(executor, rendezvous):
     executor.launch()
-    task = executor.submit(attend, rendezvous.address, "stopped")
+    task = executor.submit(arrive, rendezvous.address, "stopped")
     arrival = rendezvous.next()
     os.kill(arrival.pid, signal.SIGSTOP)
     assert [executor.submit(pow, 2, n).result(DEADLINE) for n in range(100)] == [
@@ -78,8 +78,8 @@ def test_ctrl_c_reaches_a_busy_worker(executor, rendezvous):
     """KeyboardInterrupt in the running task, once; its neighbour and its successors see nothing."""
     executor.launch()
     processes = pids(executor)
-    interrupted = executor.submit(attend, rendezvous.address, "interrupted")
-    neighbour = executor.submit(attend, rendezvous.address, "neighbour")
+    interrupted = executor.submit(arrive, rendezvous.address, "interrupted")
+    neighbour = executor.submit(arrive, rendezvous.address, "neighbour")
     arrivals = rendezvous.expect("interrupted", "neighbour")
     queued = [executor.submit(pow, 2, n) for n in range(20)]
     os.killpg(arrivals["interrupted"].pid, signal.SIGINT)

@@ -61,7 +61,7 @@ def hold_all(executor: CondaEnvExecutor, rendezvous, *culprit):
     task = executor.submit(*culprit, rendezvous.address)
     arrivals = [rendezvous.next()]
     others = [
-        executor.submit(work.attend_quietly, rendezvous.address)
+        executor.submit(work.arrive_quietly, rendezvous.address)
         for _ in range(executor._max_workers - 1)
     ]
     arrivals += [rendezvous.next() for _ in others]
@@ -199,7 +199,7 @@ def test_a_neighbour_that_runs_is_left_alone(executor, rendezvous, tmp_path):
     thief = rendezvous.next()
     culprit.result(DEADLINE)
     busy = [
-        executor.submit(work.attend_and_journal, rendezvous.address, str(path), WAITING + n)
+        executor.submit(work.arrive_and_journal, rendezvous.address, str(path), WAITING + n)
         for n in range(2)
     ]
     arrivals = {arrival.pid: arrival for arrival in (rendezvous.next(), rendezvous.next())}

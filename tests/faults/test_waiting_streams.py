@@ -90,7 +90,7 @@ def _say_and_raise():
 
 def _say_and_die():
     print("said", flush=True)
-    work.strike("os_exit")
+    work.fault("os_exit")
 
 
 def _in_another():
@@ -179,7 +179,7 @@ def test_a_stream_that_waits_when_reading_was_paused_before(single, rendezvous, 
 
     out = Waiting(act)
     with contextlib.redirect_stdout(out):
-        task = single.submit(work.say_attend_and_flood, rendezvous.address, 60_000)
+        task = single.submit(work.say_arrive_and_flood, rendezvous.address, 60_000)
         assert entered.wait(DEADLINE)
         rendezvous.next().release()
         go.set()

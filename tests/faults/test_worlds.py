@@ -38,7 +38,7 @@ def test_host_is_killed(host, world, what):
 
 
 @pytest.mark.parametrize(
-    "name", ["finalizers", "struck_in_shutdown", "abandoned_by_collector", "forked_errors"]
+    "name", ["finalizers", "interrupted_in_shutdown", "abandoned_by_collector", "forked_errors"]
 )
 def test_program(host, world, name):
     code, out, err = host(name, **world).finish(60)
@@ -46,7 +46,7 @@ def test_program(host, world, name):
 
 
 def test_interrupted_at_every_step(host, world):
-    code, out, err = host("struck_every_millisecond", 4_000, **world).finish(45)
+    code, out, err = host("interrupted_every_millisecond", 4_000, **world).finish(45)
     assert code == 0, (out, err)
     assert out.splitlines()[-1] == "well"
     assert "timeouts 0 lost 0" in out

@@ -18,16 +18,16 @@ import time
 from tests.contract.workload import append
 
 #: Seconds after which something that waits for the test gives up: the test is long dead then.
-PATIENCE = 60.0
+LONGEST_WAIT = 60.0
 
 
 # --------------------------------------------------------------------------------------- the faults
 
 
-def strike(kind):
+def fault(kind):
     """Do the worst: ``raise``, ``sys_exit``, ``os_exit`` or ``segfault``."""
     if kind == "raise":
-        raise ZeroDivisionError("struck")
+        raise ZeroDivisionError("fault")
     if kind == "sys_exit":
         sys.exit(3)
     if kind == "os_exit":
@@ -37,24 +37,24 @@ def strike(kind):
     raise AssertionError(kind)
 
 
-class StrikesWhenPickled:
-    """Strikes in whatever process pickles it."""
+class FaultWhenPickled:
+    """A fault in whatever process pickles it."""
 
     def __init__(self, kind):
         self.kind = kind
 
     def __reduce__(self):
-        return strike(self.kind)
+        return fault(self.kind)
 
 
-class StrikesWhenUnpickled:
-    """Strikes in whatever process unpickles it."""
+class FaultWhenUnpickled:
+    """A fault in whatever process unpickles it."""
 
     def __init__(self, kind):
         self.kind = kind
 
     def __reduce__(self):
-        return strike, (self.kind,)
+        return fault, (self.kind,)
 
 
 def make(cls, *args):
@@ -160,12 +160,12 @@ def flood(count, width=50, stream="stdout"):
     return count
 
 
-def say_attend_and_flood(address, count):
+def say_arrive_and_flood(address, count):
     """Print a line, wait for the test, print ``count`` more."""
-    from tests.contract.workload import attend
+    from tests.contract.workload import arrive
 
     print("-1 before", flush=True)
-    attend(address)
+    arrive(address)
     return flood(count)
 
 
@@ -240,13 +240,13 @@ def threads_say(count, lines):
         thread.join()
 
 
-def pieces_then_attend(address, first, second, label):
+def pieces_then_arrive(address, first, second, label):
     """Write half a line, wait for the test, write the other half."""
-    from tests.contract.workload import attend
+    from tests.contract.workload import arrive
 
     sys.stdout.write(first)
     sys.stdout.flush()
-    attend(address, label)
+    arrive(address, label)
     sys.stdout.write(second + "\n")
 
 
@@ -308,7 +308,7 @@ def leave_stubborn_subprocess(address):
     )
     child = subprocess.Popen([sys.executable, "-c", code])
     announce(address, str(child.pid))
-    time.sleep(PATIENCE)
+    time.sleep(LONGEST_WAIT)
 
 
 def _put(queue, value):
@@ -357,7 +357,7 @@ def hold_gil(seconds, address, label=""):
 def spin(address, label=""):
     """Announce, then be busy in Python."""
     announce(address, label)
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + LONGEST_WAIT
     while time.monotonic() < end:
         pass
 
@@ -389,20 +389,20 @@ def sleep_until_interrupted(address, label=""):
     """Announce, sleep, and say whether Ctrl-C came."""
     announce(address, label)
     try:
-        time.sleep(PATIENCE)
+        time.sleep(LONGEST_WAIT)
     except KeyboardInterrupt:
         return "interrupted"
     return "slept"
 
 
-def attend_twice(address, label):
+def arrive_twice(address, label):
     """Report, get interrupted, report again."""
-    from tests.contract.workload import attend
+    from tests.contract.workload import arrive
 
     try:
-        attend(address, label)
+        arrive(address, label)
     except KeyboardInterrupt:
-        return attend(address, "again")
+        return arrive(address, "again")
     return "not interrupted"
 
 
@@ -588,7 +588,7 @@ def die_soon(path):
     def watch():
         # The runner blocks in read() on its inbox when it is ready; /proc tells the call.
         me = "/proc/self/task/%d/wchan" % os.getpid()
-        end = time.monotonic() + PATIENCE
+        end = time.monotonic() + LONGEST_WAIT
         while time.monotonic() < end:
             with open(me) as file:
                 if "pipe" in file.read():
@@ -763,15 +763,15 @@ def has_handler(name):
 # --------------------------------------------------------------------------------- beside a culprit
 
 
-def attend_quietly(address):
-    from tests.contract.workload import attend
+def arrive_quietly(address):
+    from tests.contract.workload import arrive
 
-    attend(address)
+    arrive(address)
 
 
-def attend_and_journal(address, path, number):
+def arrive_and_journal(address, path, number):
     """Wait for the test, then note that this call ran."""
-    from tests.contract.workload import attend
+    from tests.contract.workload import arrive
 
-    attend(address)
+    arrive(address)
     return journal(path, number)

@@ -25,6 +25,11 @@ RETIRED = {
     "surroundings": "host settings", "tally": "counter", "untold": "unannounced",
     "verdict": "kill reason",
 }  # fmt: skip
+#: The same for words of the tests alone.
+RETIRED_IN_TESTS = {
+    "attend": "arrive", "patience": "a name for this time limit", "stamp": "executor kind",
+    "strike": "fault, interrupt", "struck": "interrupted", "survivor": "what is left",
+}  # fmt: skip
 PHRASES = {
     "express lane": "direct send", "return lane": "direct receive", "one of both": "one of the two",
 }  # fmt: skip
@@ -67,6 +72,14 @@ def test_no_retired_word_comes_back() -> None:
         f"{name}:{line} {word!r}: {RETIRED.get(word) or RETIRED[word.removesuffix('s')]}"
         for name, text in texts().items()
         for line, word in found(text, set(RETIRED))
+    ] == []
+
+
+def test_no_retired_word_of_tests_comes_back() -> None:
+    assert [
+        (name, *each)
+        for name, text in own_tests().items()
+        for each in found(text, set(RETIRED_IN_TESTS))
     ] == []
 
 

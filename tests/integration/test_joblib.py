@@ -22,7 +22,7 @@ joblib: Any = pytest.importorskip("joblib", reason="joblib is an extra")
 from joblib import Parallel, delayed, parallel_config  # noqa: E402
 
 from tests.conftest import ROOT  # noqa: E402
-from tests.contract.workload import attend  # noqa: E402
+from tests.contract.workload import arrive  # noqa: E402
 from tests.integration.joblib_calls import (  # noqa: E402
     Refused,
     call_nested,
@@ -107,7 +107,7 @@ def test_results_come_as_they_are_ready(
     shared: CondaEnvExecutor, rendezvous: Rendezvous
 ) -> None:
     with parallel_config(backend="wetlands", executor=shared):
-        calls = [delayed(attend)(rendezvous.address, "slow"), delayed(power)(3)]
+        calls = [delayed(arrive)(rendezvous.address, "slow"), delayed(power)(3)]
         found = Parallel(return_as="generator_unordered", batch_size=1)(calls)
         assert next(found) == 9
         rendezvous.open()
@@ -197,7 +197,7 @@ def test_an_error_ends_the_call_and_not_the_backend(shared: CondaEnvExecutor) ->
 def test_an_aborted_call_leaves_others_of_the_same_backend_alone(rendezvous: Rendezvous) -> None:
     with CondaEnvExecutor(max_workers=3) as executor:
         with parallel_config(backend="wetlands", executor=executor):
-            waiting = [delayed(attend)(rendezvous.address, n) for n in range(2)]
+            waiting = [delayed(arrive)(rendezvous.address, n) for n in range(2)]
             other = Parallel(return_as="generator", batch_size=1)(waiting)
             arrivals = [rendezvous.next() for _ in range(2)]
             with pytest.raises(Refused):
@@ -211,7 +211,7 @@ def test_an_error_cancels_what_waits_and_ends_what_runs(rendezvous: Rendezvous) 
     """The call that waits for the test is interrupted: nothing lets it go on."""
     with parallel_config(backend="wetlands", n_jobs=2, cancel_grace=0.05):
         with pytest.raises(Refused):
-            first = delayed(attend)(rendezvous.address, "first")
+            first = delayed(arrive)(rendezvous.address, "first")
             Parallel(batch_size=1)([first, delayed(refuse)(3), *[delayed(pid)()] * 20])
         assert len(Parallel(batch_size=1)(delayed(power)(n) for n in range(4))) == 4
 
@@ -249,12 +249,12 @@ def test_a_timeout_of_joblib(rendezvous: Rendezvous) -> None:
         parallel_config(backend="wetlands", n_jobs=2, cancel_grace=0.05),
         pytest.raises(multiprocessing.TimeoutError),
     ):
-        Parallel(timeout=0.1)(delayed(attend)(rendezvous.address, str(n)) for n in range(2))
+        Parallel(timeout=0.1)(delayed(arrive)(rendezvous.address, str(n)) for n in range(2))
 
 
 def test_a_generator_that_is_dropped_cancels_the_rest(rendezvous: Rendezvous) -> None:
     with parallel_config(backend="wetlands", n_jobs=2, cancel_grace=0.05):
-        calls = [delayed(power)(2), *[delayed(attend)(rendezvous.address)] * 3]
+        calls = [delayed(power)(2), *[delayed(arrive)(rendezvous.address)] * 3]
         found = Parallel(return_as="generator", batch_size=1)(calls)
         assert next(found) == 4
         with pytest.warns(UserWarning, match="have been cancelled"):

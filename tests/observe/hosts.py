@@ -9,7 +9,7 @@ import logging
 import os
 import sys
 
-from tests.contract.workload import attend
+from tests.contract.workload import arrive
 from wetlands_executor import CondaEnvExecutor, current_task
 from wetlands_executor.observe import progress
 
@@ -19,7 +19,7 @@ def work(address, number):
     current_task().update(f"slice {number} of 8", current=number, maximum=8)
     print(f"printed by {number}\nand again by {number}")
     logging.getLogger("tests.observe").warning("logged by %d", number)
-    attend(address, number)
+    arrive(address, number)
     if number == 3:
         raise ValueError("three is too many")
     return number
@@ -28,7 +28,7 @@ def work(address, number):
 def quiet_work(address, number):
     """Report, and wait for the test."""
     current_task().update("alone", current=1, maximum=2)
-    return attend(address, number)
+    return arrive(address, number)
 
 
 def several(address):

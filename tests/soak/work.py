@@ -18,7 +18,7 @@ import time
 from wetlands_executor import current_task
 
 #: Seconds after which a call that waits for the soak gives up: the soak is dead then.
-PATIENCE = 120.0
+LONGEST_WAIT = 120.0
 
 
 class Complaint(Exception):
@@ -115,7 +115,7 @@ def give_sour():
 def hold(address, value=None):
     """Report the process to the soak and wait until it says go on."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as line:
-        line.settimeout(PATIENCE)
+        line.settimeout(LONGEST_WAIT)
         try:
             line.connect(address)
             line.sendall(f"{os.getpid()}\n{str(value)[:10]!r}\n".encode())
@@ -130,7 +130,7 @@ def hold_politely(address, task):
     hold(address, "polite")
     began = time.monotonic()
     while not task.cancel_requested:
-        if time.monotonic() - began > PATIENCE:
+        if time.monotonic() - began > LONGEST_WAIT:
             return "never asked"
         time.sleep(0.002)
     task.cancel()
@@ -156,7 +156,7 @@ def die(way):
     if way == "abort":
         os.abort()
     os.kill(os.getpid(), getattr(signal, way))
-    time.sleep(PATIENCE)
+    time.sleep(LONGEST_WAIT)
 
 
 def die_until(path, attempts, value):
@@ -165,7 +165,7 @@ def die_until(path, attempts, value):
         file.write(b".")
     if os.path.getsize(path) < attempts:
         os.kill(os.getpid(), signal.SIGKILL)
-        time.sleep(PATIENCE)
+        time.sleep(LONGEST_WAIT)
     return value
 
 
@@ -173,7 +173,7 @@ def die_with_child():
     """Leave a grandchild, then die."""
     pid = os.fork()
     if pid == 0:
-        time.sleep(PATIENCE)
+        time.sleep(LONGEST_WAIT)
         os._exit(0)
     os.kill(os.getpid(), signal.SIGKILL)
 

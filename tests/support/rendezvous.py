@@ -2,7 +2,7 @@
 
 Without a sleep and without polling.
 
-A task calls ``workload.attend(rendezvous.address, label)``, which connects and blocks. The test
+A task calls ``workload.arrive(rendezvous.address, label)``, which connects and blocks. The test
 takes one arrival after another with ``next()`` (bounded by a deadline) and lets each go on with
 ``release()``, or all, now and later, with ``open()``. A local socket, because it works between
 threads, processes and interpreters of any version, and tells both sides when the other one has
@@ -25,7 +25,7 @@ DEADLINE = 30.0
 
 
 class Arrival:
-    """One call of ``attend`` that waits for us.
+    """One call of ``arrive`` that waits for us.
 
     Attributes:
         pid: process that runs it.

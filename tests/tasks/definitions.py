@@ -9,7 +9,7 @@ import time
 from wetlands_executor.tasks import get_task_controller, get_task_inputs, task
 
 #: Seconds after which a function gives up: the test is long dead then.
-PATIENCE = 60.0
+LONGEST_WAIT = 60.0
 
 
 @task
@@ -28,7 +28,7 @@ def wait_for_stop(acknowledge=True):
     """Go on until it is asked to stop."""
     controller = get_task_controller()
     controller.set_status("ready")
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + LONGEST_WAIT
     while not controller.should_stop and time.monotonic() < deadline:
         time.sleep(0.002)  # the flag is there to be looked at; nothing announces it
     if acknowledge:

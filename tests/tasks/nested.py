@@ -6,7 +6,7 @@ import os
 import threading
 from concurrent.futures import FIRST_COMPLETED, as_completed, wait
 
-from tests.tasks.workload import attend
+from tests.tasks.workload import arrive
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -128,26 +128,26 @@ def start_later(executor: Any) -> list[Any]:
 
 
 def hold_inside(executor: Any, address: Any, label: Any) -> Any:
-    return executor.submit(attend, address, label).result()
+    return executor.submit(arrive, address, label).result()
 
 
 def leave_behind(executor: Any, address: Any, detach: bool) -> None:
-    task = executor.options(detach=detach).submit(attend, address, "child")
+    task = executor.options(detach=detach).submit(arrive, address, "child")
     assert task.status.value in ("pending", "running")
 
 
 def hold_and_wait_too(executor: Any, address: Any) -> None:
-    executor.submit(attend, address, "child")
-    attend(address, "parent")
+    executor.submit(arrive, address, "child")
+    arrive(address, "parent")
 
 
 def cancel_inside(executor: Any, address: Any) -> list[Any]:
-    runs = executor.submit(attend, address, "runs")
-    attend(address, "parent")
-    waits = [executor.options(priority=-1).submit(attend, address, n) for n in range(200)]
+    runs = executor.submit(arrive, address, "runs")
+    arrive(address, "parent")
+    waits = [executor.options(priority=-1).submit(arrive, address, n) for n in range(200)]
     found = [waits[-1].cancel(), waits[-1].cancelled(), waits[-1].status.value]
     found += [runs.cancel()]
-    attend(address, "asked")
+    arrive(address, "asked")
     for task in waits:
         task.cancel()
     return found + [runs.result()]
@@ -164,9 +164,9 @@ def ask(executor: Any, address: Any) -> list[Any]:
             ended.set()
 
     task.listen(note)
-    attend(address, "parent")
+    arrive(address, "parent")
     found = [task.status.value, task.running(), task.progress, task.message]
-    attend(address, "asked")
+    arrive(address, "asked")
     found += [task.result(), task.status.value]
     assert ended.wait(30)
     again: list[Any] = []
@@ -180,7 +180,7 @@ def report(address: Any) -> str:
     from wetlands_executor import current_task
 
     current_task().update("half", current=1, maximum=2)
-    attend(address, "reported")
+    arrive(address, "reported")
     return "done"
 
 
@@ -215,7 +215,7 @@ def zeros(size: int) -> bytearray:
 
 
 def wait_after_shutdown(executor: Any, address: Any) -> int:
-    attend(address, "parent")
+    arrive(address, "parent")
     return int(executor.submit(add, 20, 22).result())
 
 
@@ -313,7 +313,7 @@ def leave_asked(executor: Any, address: Any, folder: str) -> None:
 
     def ask(_error: BaseException) -> bool:
         asked.set()
-        return bool(attend(address, "asked"))
+        return bool(arrive(address, "asked"))
 
     executor.options(detach=True, retries=1, retry_on=ask).submit(fail_oddly, folder + "/tries")
     assert asked.wait(30)
@@ -361,7 +361,7 @@ def outputs_of_tries(executor: Any, folder: str) -> dict[str, int]:
 def report_and_set(address: Any) -> str:
     from wetlands_executor import current_task
 
-    attend(address, "child")
+    arrive(address, "child")
     current_task().update("half")
     current_task().set_output("n", 1)
     return "done"
@@ -388,8 +388,8 @@ def listen_often(executor: Any, address: Any) -> list[list[str]]:
     removed = listener(5)
     task.listen(removed)
     task.remove_listener(removed)
-    attend(address, "parent")
-    attend(address, "listening")
+    arrive(address, "parent")
+    arrive(address, "listening")
     task.wait_for()
     late = listener(4)
     found[4].append("started")  # a task that has ended has its end only
@@ -457,7 +457,7 @@ def catch_by_name(executor: Any) -> list[str]:
 def never_start(executor: Any, address: Any) -> list[str]:
     """Leave tasks that were not started; a thread reports what has become of them."""
     held = executor.options(start=False).submit(add, 1)
-    waits = executor.submit(add, executor.submit(attend, address, "child"))
+    waits = executor.submit(add, executor.submit(arrive, address, "child"))
 
     def work() -> None:
         met = []
@@ -466,16 +466,16 @@ def never_start(executor: Any, address: Any) -> list[str]:
                 met.append(str(act()))
             except BaseException as error:
                 met.append(type(error).__name__)
-        attend(address, " ".join(met))
+        arrive(address, " ".join(met))
 
     threading.Thread(target=work, daemon=True).start()
-    attend(address, "parent")
+    arrive(address, "parent")
     return [held.status.value, waits.status.value]
 
 
 def wait_for_unstarted(executor: Any, address: Any) -> Any:
     task = executor.options(start=False).submit(add, 1)
-    attend(address, "parent")
+    arrive(address, "parent")
     return task.result()
 
 

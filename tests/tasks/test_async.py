@@ -54,7 +54,7 @@ def test_await_gives_the_result_or_raises_the_failure(single: CondaEnvExecutor) 
 
 def test_await_of_a_cancelled_task(single: CondaEnvExecutor, rendezvous: Rendezvous) -> None:
     async def main() -> None:
-        single.submit(workload.attend, rendezvous.address, "first")
+        single.submit(workload.arrive, rendezvous.address, "first")
         await next_arrival(rendezvous)
         task = single.submit(workload.add, 1)
         awaiting = asyncio.ensure_future(task)
@@ -91,7 +91,7 @@ def test_gather_of_tasks(executor: CondaEnvExecutor) -> None:
 
 
 def test_two_loops_await_one_task(single: CondaEnvExecutor, rendezvous: Rendezvous) -> None:
-    task = single.submit(workload.attend, rendezvous.address, "both")
+    task = single.submit(workload.arrive, rendezvous.address, "both")
     arrival = rendezvous.next()
     got: list[object] = []
     inside = threading.Barrier(3)
@@ -136,9 +136,9 @@ def test_cancelling_the_awaiter_of_a_waiting_task(
     single: CondaEnvExecutor, rendezvous: Rendezvous
 ) -> None:
     async def main() -> None:
-        single.submit(workload.attend, rendezvous.address, "first")
+        single.submit(workload.arrive, rendezvous.address, "first")
         arrival = await next_arrival(rendezvous)
-        task = single.submit(workload.attend, rendezvous.address, "second")
+        task = single.submit(workload.arrive, rendezvous.address, "second")
         awaiting = asyncio.ensure_future(task)
         await asyncio.sleep(0)
         awaiting.cancel()
@@ -167,7 +167,7 @@ def test_a_timeout_of_asyncio_cancels(single: CondaEnvExecutor, rendezvous: Rend
 
 def test_shield_protects_the_task(single: CondaEnvExecutor, rendezvous: Rendezvous) -> None:
     async def main() -> None:
-        task = single.submit(workload.attend, rendezvous.address, "in")
+        task = single.submit(workload.arrive, rendezvous.address, "in")
         arrival = await next_arrival(rendezvous)
         inner = asyncio.ensure_future(task)
         with pytest.raises(asyncio.TimeoutError):
@@ -198,7 +198,7 @@ def test_cancelling_one_of_two_awaiters_wakes_both_rightly(
 def test_a_loop_that_is_closed_while_a_task_runs_harms_no_other(
     single: CondaEnvExecutor, rendezvous: Rendezvous
 ) -> None:
-    task = single.submit(workload.attend, rendezvous.address, "in")
+    task = single.submit(workload.arrive, rendezvous.address, "in")
     arrival = rendezvous.next()
 
     async def look() -> None:
@@ -261,7 +261,7 @@ def test_a_finished_task_yields_its_terminal_event(
     single: CondaEnvExecutor, rendezvous: Rendezvous, kind: TaskEventType
 ) -> None:
     if kind is CANCELATION:
-        single.submit(workload.attend, rendezvous.address, "first")
+        single.submit(workload.arrive, rendezvous.address, "first")
         rendezvous.next()
     task = single.submit(workload.fail if kind is FAILURE else workload.add, 1)
     if kind is CANCELATION:
@@ -304,7 +304,7 @@ def test_breaking_out_of_the_loop_leaves_nothing(
     single: CondaEnvExecutor, rendezvous: Rendezvous
 ) -> None:
     async def main() -> None:
-        task = single.submit(workload.attend, rendezvous.address, "in")
+        task = single.submit(workload.arrive, rendezvous.address, "in")
         arrival = await next_arrival(rendezvous)
         async for event in task.events():
             assert event.type is STARTED
@@ -323,7 +323,7 @@ def test_closing_the_stream_leaves_nothing(
     single: CondaEnvExecutor, rendezvous: Rendezvous
 ) -> None:
     async def main() -> None:
-        task = single.submit(workload.attend, rendezvous.address, "in")
+        task = single.submit(workload.arrive, rendezvous.address, "in")
         arrival = await next_arrival(rendezvous)
         stream = task.events()
         assert (await anext(stream)).type is STARTED
@@ -340,7 +340,7 @@ def test_a_cancelled_consumer_leaves_nothing_and_does_not_cancel_the_task(
     single: CondaEnvExecutor, rendezvous: Rendezvous
 ) -> None:
     async def main() -> None:
-        task = single.submit(workload.attend, rendezvous.address, "in")
+        task = single.submit(workload.arrive, rendezvous.address, "in")
         arrival = await next_arrival(rendezvous)
         readers = [asyncio.ensure_future(types_of(task)) for _ in range(3)]
         await asyncio.sleep(0)
@@ -381,7 +381,7 @@ def test_a_slow_reader_gets_merged_updates(
 
 def test_a_loop_stays_free_while_it_reads(single: CondaEnvExecutor, rendezvous: Rendezvous) -> None:
     async def main() -> None:
-        task = single.submit(workload.attend, rendezvous.address, "in")
+        task = single.submit(workload.arrive, rendezvous.address, "in")
         arrival = await next_arrival(rendezvous)
         reading = asyncio.ensure_future(types_of(task))
         for _ in range(10):
@@ -422,7 +422,7 @@ def test_async_with_of_the_executor(
     async def main() -> None:
         order: list[str] = []
         async with make() as executor:
-            task = executor.submit(workload.attend, rendezvous.address, "in")
+            task = executor.submit(workload.arrive, rendezvous.address, "in")
             arrival = await next_arrival(rendezvous)
 
             async def free_the_task() -> None:

@@ -31,7 +31,7 @@ CANCELED, COMPLETED = TaskStatus.CANCELED, TaskStatus.COMPLETED
 def test_a_waiting_task_is_cancelled_at_once(
     single: CondaEnvExecutor, rendezvous: Rendezvous, journal: Path
 ) -> None:
-    blocking = single.submit(workload.attend, rendezvous.address, "first")
+    blocking = single.submit(workload.arrive, rendezvous.address, "first")
     arrival = rendezvous.next()
     tasks = [single.submit(workload.note, journal, number) for number in range(200)]
     for task in tasks:
@@ -51,7 +51,7 @@ def test_a_task_in_the_inbox_of_a_worker_is_cancelled_and_never_runs(
     They are taken back.
     """
     single.submit(workload.add, 1).result(DEADLINE)
-    first = single.submit(workload.attend, rendezvous.address, "first")
+    first = single.submit(workload.arrive, rendezvous.address, "first")
     tasks = [single.submit(workload.note, journal, number) for number in range(30)]
     arrival = rendezvous.next()
     for task in tasks[::2]:
@@ -83,7 +83,7 @@ def test_cancelling_races_with_the_start_and_says_the_truth(
 
 
 def test_cancelling_from_many_threads(single: CondaEnvExecutor, rendezvous: Rendezvous) -> None:
-    single.submit(workload.attend, rendezvous.address, "first")
+    single.submit(workload.arrive, rendezvous.address, "first")
     rendezvous.next()
     task = single.submit(workload.add, 1)
     answers: list[bool] = []
@@ -128,7 +128,7 @@ def test_a_function_that_returns_after_the_request_has_completed(
 def test_a_function_that_never_looks_completes(
     single: CondaEnvExecutor, rendezvous: Rendezvous
 ) -> None:
-    task = single.submit(workload.attend, rendezvous.address, "result")
+    task = single.submit(workload.arrive, rendezvous.address, "result")
     arrival = rendezvous.next()
     assert task.cancel() is False
     arrival.release()
@@ -236,7 +236,7 @@ def test_the_worker_goes_on_after_a_cooperative_cancellation(
 
 
 def test_without_grace_the_request_is_all(single: CondaEnvExecutor, rendezvous: Rendezvous) -> None:
-    task = single.submit(workload.attend, rendezvous.address, "in")
+    task = single.submit(workload.arrive, rendezvous.address, "in")
     arrival = rendezvous.next()
     task.cancel()
     with pytest.raises(TimeoutError):
@@ -399,8 +399,8 @@ def test_kill_ends_the_worker_and_the_task_is_cancelled(
 def test_kill_leaves_the_neighbour_alone(
     executor: CondaEnvExecutor, rendezvous: Rendezvous
 ) -> None:
-    one = executor.submit(workload.attend, rendezvous.address, "one")
-    two = executor.submit(workload.attend, rendezvous.address, "two")
+    one = executor.submit(workload.arrive, rendezvous.address, "one")
+    two = executor.submit(workload.arrive, rendezvous.address, "two")
     arrivals = rendezvous.expect("one", "two")
     one.kill()
     assert one.wait_for(DEADLINE).status is CANCELED
@@ -412,7 +412,7 @@ def test_kill_leaves_the_neighbour_alone(
 def test_killing_a_waiting_task_cancels_it_and_kills_no_worker(
     single: CondaEnvExecutor, rendezvous: Rendezvous, journal: Path
 ) -> None:
-    running = single.submit(workload.attend, rendezvous.address, "running")
+    running = single.submit(workload.arrive, rendezvous.address, "running")
     arrival = rendezvous.next()
     tasks = [single.submit(workload.note, journal, number) for number in range(20)]
     for task in tasks:
@@ -435,7 +435,7 @@ def test_killing_a_finished_task_does_nothing(single: CondaEnvExecutor) -> None:
 
 
 def test_a_killed_task_is_not_retried(single: CondaEnvExecutor, rendezvous: Rendezvous) -> None:
-    task = single.options(retries=5).submit(workload.attend, rendezvous.address, "in")
+    task = single.options(retries=5).submit(workload.arrive, rendezvous.address, "in")
     rendezvous.next()
     task.kill()
     assert task.wait_for(DEADLINE).status is CANCELED
@@ -467,7 +467,7 @@ def test_cancel_futures_cancels_what_waits_and_finishes_what_runs(
     make: Callable[..., CondaEnvExecutor], rendezvous: Rendezvous
 ) -> None:
     executor = make()
-    running = executor.submit(workload.attend, rendezvous.address, "running")
+    running = executor.submit(workload.arrive, rendezvous.address, "running")
     arrival = rendezvous.next()
     waiting = [executor.submit(workload.add, number) for number in range(30)]
     executor.shutdown(wait=False, cancel_futures=True)

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.contract.workload import attend
+from tests.contract.workload import arrive
 from tests.support.interpreters import Interpreter
 from tests.support.rendezvous import Rendezvous
 from wetlands_executor import (
@@ -180,7 +180,7 @@ def test_cancelling(
     make_near: Callable[..., CarriedExecutor], rendezvous: Rendezvous
 ) -> None:
     with make_near(1) as executor:
-        running = executor.submit(attend, rendezvous.address)
+        running = executor.submit(arrive, rendezvous.address)
         arrival = rendezvous.next()
         started = threading.Event()
         running.listen(lambda _: started.set())
@@ -228,7 +228,7 @@ def test_map_in_parts(near: CarriedExecutor) -> None:
 
 def test_the_end(make_near: Callable[..., CarriedExecutor], rendezvous: Rendezvous) -> None:
     executor = make_near(1)
-    running = executor.submit(attend, rendezvous.address, 1)
+    running = executor.submit(arrive, rendezvous.address, 1)
     rendezvous.next()
     waiting = executor.submit(abs, 1)
     unstarted = executor.options(start=False).submit(abs, 1)

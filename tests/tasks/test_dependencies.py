@@ -32,7 +32,7 @@ def test_positional_and_by_keyword(single: CondaEnvExecutor) -> None:
 def test_a_dependant_waits_holding_no_worker(
     single: CondaEnvExecutor, rendezvous: Rendezvous
 ) -> None:
-    first = single.submit(workload.attend, rendezvous.address, 1)
+    first = single.submit(workload.arrive, rendezvous.address, 1)
     arrival = rendezvous.next()
     dependant = single.submit(workload.add, first, 1)
     assert dependant.status is TaskStatus.PENDING
@@ -43,7 +43,7 @@ def test_a_dependant_waits_holding_no_worker(
 def test_others_run_while_a_dependant_waits(
     executor: CondaEnvExecutor, rendezvous: Rendezvous
 ) -> None:
-    first = executor.submit(workload.attend, rendezvous.address, 1)
+    first = executor.submit(workload.arrive, rendezvous.address, 1)
     arrival = rendezvous.next()
     dependants = [executor.submit(workload.add, first, number) for number in range(10)]
     assert [executor.submit(workload.add, number).result(DEADLINE) for number in range(20)] == list(
@@ -96,7 +96,7 @@ def test_a_dependant_that_is_not_started_starts_nothing(single: CondaEnvExecutor
 def test_starting_a_waiting_dependant_again_changes_nothing(
     single: CondaEnvExecutor, rendezvous: Rendezvous
 ) -> None:
-    root = single.submit(workload.attend, rendezvous.address, 1)
+    root = single.submit(workload.arrive, rendezvous.address, 1)
     arrival = rendezvous.next()
     waiting = single.options(start=False).submit(workload.add, root, 1)
     behind = single.options(start=False).submit(workload.add, waiting, 1)
@@ -140,7 +140,7 @@ def test_across_executors_the_other_one_may_be_shut_down(
     make: Callable[..., CondaEnvExecutor], rendezvous: Rendezvous
 ) -> None:
     one, two = make(), make()
-    first = one.submit(workload.attend, rendezvous.address, 1)
+    first = one.submit(workload.arrive, rendezvous.address, 1)
     arrival = rendezvous.next()
     dependant = two.submit(workload.add, first, 1)
     two.shutdown(wait=False)
@@ -197,7 +197,7 @@ def test_failure_passes_along_a_chain(single: CondaEnvExecutor) -> None:
 def test_a_cancelled_dependency_cancels_the_dependant(
     single: CondaEnvExecutor, rendezvous: Rendezvous
 ) -> None:
-    single.submit(workload.attend, rendezvous.address, "first")
+    single.submit(workload.arrive, rendezvous.address, "first")
     rendezvous.next()
     recorder = Recorder()
     root = single.submit(workload.add, 1)
@@ -216,7 +216,7 @@ def test_a_cancelled_dependency_cancels_the_dependant(
 def test_cancelling_the_dependant_leaves_the_dependency_alone(
     single: CondaEnvExecutor, rendezvous: Rendezvous, journal: Path
 ) -> None:
-    root = single.submit(workload.attend, rendezvous.address, "root")
+    root = single.submit(workload.arrive, rendezvous.address, "root")
     arrival = rendezvous.next()
     dependant = single.submit(workload.note, journal, root)
     behind = single.submit(workload.add, dependant)
@@ -233,7 +233,7 @@ def test_cancelling_the_dependant_leaves_the_dependency_alone(
 def test_killing_the_dependant_leaves_the_dependency_alone(
     single: CondaEnvExecutor, rendezvous: Rendezvous
 ) -> None:
-    root = single.submit(workload.attend, rendezvous.address, "root")
+    root = single.submit(workload.arrive, rendezvous.address, "root")
     arrival = rendezvous.next()
     dependant = single.submit(workload.add, root)
     dependant.kill()
@@ -328,7 +328,7 @@ def test_cancel_futures_cancels_the_dependants(
     make: Callable[..., CondaEnvExecutor], rendezvous: Rendezvous, journal: Path
 ) -> None:
     executor = make()
-    root = executor.submit(workload.attend, rendezvous.address, "root")
+    root = executor.submit(workload.arrive, rendezvous.address, "root")
     arrival = rendezvous.next()
     dependants = [executor.submit(workload.note, journal, root) for _ in range(5)]
     behind = executor.submit(workload.add, dependants[0])
@@ -344,7 +344,7 @@ def test_kill_workers_cancels_the_dependants(
     make: Callable[..., CondaEnvExecutor], rendezvous: Rendezvous
 ) -> None:
     executor = make()
-    root = executor.submit(workload.attend, rendezvous.address, "root")
+    root = executor.submit(workload.arrive, rendezvous.address, "root")
     rendezvous.next()
     dependant = executor.submit(workload.add, root)
     executor.kill_workers()
@@ -373,7 +373,7 @@ def test_an_unstarted_dependency_of_a_foreign_executor_that_is_gone(
 
 def test_a_dropped_executor_finishes_its_chain(rendezvous: Rendezvous) -> None:
     executor = CondaEnvExecutor(max_workers=1)
-    root = executor.submit(workload.attend, rendezvous.address, 1)
+    root = executor.submit(workload.arrive, rendezvous.address, 1)
     dependant = executor.submit(workload.add, root, 1)
     arrival = rendezvous.next()
     del executor, root
@@ -394,7 +394,7 @@ def test_nothing_is_kept_alive_afterwards(single: CondaEnvExecutor) -> None:
 
 
 def test_wait_all_counts_dependants(single: CondaEnvExecutor, rendezvous: Rendezvous) -> None:
-    root = single.submit(workload.attend, rendezvous.address, 1)
+    root = single.submit(workload.arrive, rendezvous.address, 1)
     arrival = rendezvous.next()
     dependant = single.submit(workload.add, root)
     assert single.wait_all(0.05) is False

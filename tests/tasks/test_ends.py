@@ -97,7 +97,7 @@ def test_a_view_with_a_timeout_ends_its_own_tasks_only(
     executor = make(2)
     view = executor.options(name="view")
     mine = view.submit(workload.cooperate_by_update)
-    other = executor.submit(workload.attend, rendezvous.address, "other")
+    other = executor.submit(workload.arrive, rendezvous.address, "other")
     arrival = rendezvous.next()
     view.shutdown(timeout=0.1)
     assert mine.status is CANCELED
@@ -125,7 +125,7 @@ def test_a_view_says_why_it_killed_a_task(
 
 
 def test_cancel_futures_leaves_a_reason(single: CondaEnvExecutor, rendezvous: Rendezvous) -> None:
-    running = single.submit(workload.attend, rendezvous.address, "in")
+    running = single.submit(workload.arrive, rendezvous.address, "in")
     arrival = rendezvous.next()
     waiting = single.submit(workload.add, 1)
     by_hand = single.submit(workload.add, 2)
@@ -148,7 +148,7 @@ def test_cancel_futures_leaves_a_reason(single: CondaEnvExecutor, rendezvous: Re
 def test_the_end_of_all_workers_leaves_a_reason(
     single: CondaEnvExecutor, rendezvous: Rendezvous, method: str
 ) -> None:
-    running = single.submit(workload.attend, rendezvous.address, "in")
+    running = single.submit(workload.arrive, rendezvous.address, "in")
     rendezvous.next()
     waiting = single.submit(workload.add, 1)
     getattr(single, method)()
@@ -160,7 +160,7 @@ def test_the_end_of_all_workers_leaves_a_reason(
 
 
 def test_a_killed_task_says_so(single: CondaEnvExecutor, rendezvous: Rendezvous) -> None:
-    task = single.submit(workload.attend, rendezvous.address, "in")
+    task = single.submit(workload.arrive, rendezvous.address, "in")
     rendezvous.next()
     task.kill()
     with pytest.raises(CancelledError, match=r"its worker was killed by Task.kill\(\)"):
@@ -271,7 +271,7 @@ def test_the_loop_goes_on_while_a_block_ends(
                 await asyncio.sleep(0.01)
 
         async with single:
-            task = single.submit(workload.attend, rendezvous.address, "in")
+            task = single.submit(workload.arrive, rendezvous.address, "in")
             with ThreadPoolExecutor(1) as own:
                 arrival = await loop.run_in_executor(own, rendezvous.next)
             ticking = asyncio.ensure_future(tick())

@@ -41,7 +41,7 @@ def test_the_events_of_a_completed_task(single: CondaEnvExecutor) -> None:
 
 def test_the_events_of_a_failed_task(single: CondaEnvExecutor, rendezvous: Rendezvous) -> None:
     recorder = Recorder()
-    task = single.submit(workload.attend_and_raise, rendezvous.address, "in").listen(recorder)
+    task = single.submit(workload.arrive_and_raise, rendezvous.address, "in").listen(recorder)
     rendezvous.next().release()
     recorder.wait_for_end()
     assert recorder.types == [STARTED, FAILURE]
@@ -51,7 +51,7 @@ def test_the_events_of_a_failed_task(single: CondaEnvExecutor, rendezvous: Rende
 def test_a_task_that_never_ran_has_no_started(
     single: CondaEnvExecutor, rendezvous: Rendezvous
 ) -> None:
-    single.submit(workload.attend, rendezvous.address, "first")
+    single.submit(workload.arrive, rendezvous.address, "first")
     rendezvous.next()
     recorder = Recorder()
     single.submit(workload.add, 1).listen(recorder).cancel()
@@ -62,10 +62,10 @@ def test_a_task_that_never_ran_has_no_started(
 def test_started_comes_when_a_worker_took_it_not_before(
     single: CondaEnvExecutor, rendezvous: Rendezvous
 ) -> None:
-    single.submit(workload.attend, rendezvous.address, "first")
+    single.submit(workload.arrive, rendezvous.address, "first")
     first = rendezvous.next()
     recorder = Recorder()
-    task = single.submit(workload.attend, rendezvous.address, "second").listen(recorder)
+    task = single.submit(workload.arrive, rendezvous.address, "second").listen(recorder)
     single.submit(workload.add, 1)
     assert not task.running()
     assert recorder.types == []
@@ -95,7 +95,7 @@ def test_started_comes_if_the_worker_took_it_at_that_moment(
 
     monkeypatch.setattr(DirectSend, "close", close_and_note)
     monkeypatch.setattr(GivenCalls, "is_running", lambda _given, _call: False)
-    task = single.submit(workload.attend, rendezvous.address, "in")
+    task = single.submit(workload.arrive, rendezvous.address, "in")
     arrival = rendezvous.next()
     recorder = Recorder()
     assert single._pool is not None
@@ -117,7 +117,7 @@ def test_started_comes_if_the_worker_took_it_at_that_moment(
 def test_a_listener_that_comes_while_the_task_runs_gets_started_first(
     single: CondaEnvExecutor, rendezvous: Rendezvous
 ) -> None:
-    task = single.submit(workload.attend, rendezvous.address, "in")
+    task = single.submit(workload.arrive, rendezvous.address, "in")
     arrival = rendezvous.next()
     recorder = Recorder()
     task.listen(recorder)
@@ -153,8 +153,8 @@ def test_updates_carry_their_own_snapshots(
     recorder.wait_for_end()
     assert recorder.types[0] is STARTED
     assert set(recorder.types[1:-1]) == {UPDATE}
-    stamps = [event.timestamp for event in recorder.events]
-    assert stamps == sorted(stamps)
+    times = [event.timestamp for event in recorder.events]
+    assert times == sorted(times)
 
 
 def test_an_event_is_frozen(single: CondaEnvExecutor) -> None:
@@ -182,7 +182,7 @@ def test_a_late_listener_gets_the_terminal_event_once(
     single: CondaEnvExecutor, rendezvous: Rendezvous, kind: TaskEventType
 ) -> None:
     if kind is CANCELATION:
-        single.submit(workload.attend, rendezvous.address, "first")
+        single.submit(workload.arrive, rendezvous.address, "first")
         rendezvous.next()
     task = single.submit(workload.fail if kind is FAILURE else workload.add, 1)
     if kind is CANCELATION:
@@ -210,7 +210,7 @@ def _quiet(executor: CondaEnvExecutor, task: object) -> None:
 def test_a_callback_that_exits_skips_none_behind_it(
     single: CondaEnvExecutor, rendezvous: Rendezvous
 ) -> None:
-    task = single.submit(workload.attend, rendezvous.address, "in")
+    task = single.submit(workload.arrive, rendezvous.address, "in")
     called: list[int] = []
     last = threading.Event()
 
@@ -247,7 +247,7 @@ def test_a_removed_listener_hears_nothing_more(
     single: CondaEnvExecutor, rendezvous: Rendezvous
 ) -> None:
     gone, stays = Recorder(), Recorder()
-    task = single.submit(workload.attend, rendezvous.address, "in").listen(gone).listen(stays)
+    task = single.submit(workload.arrive, rendezvous.address, "in").listen(gone).listen(stays)
     arrival = rendezvous.next()
     stays.wait(STARTED)
     gone.wait(STARTED)
@@ -274,7 +274,7 @@ def test_bound_methods_can_be_removed(single: CondaEnvExecutor, rendezvous: Rend
             self.types.append(event.type)
 
     window, other = Window(), Recorder()
-    task = single.submit(workload.attend, rendezvous.address, "in").listen(window.on_event)
+    task = single.submit(workload.arrive, rendezvous.address, "in").listen(window.on_event)
     task.remove_listener(window.on_event)  # another object, equal to the first
     task.listen(other)
     rendezvous.next().release()
@@ -362,7 +362,7 @@ def test_state_then_listeners_then_callbacks(
         task = single.submit(workload.cooperate, rendezvous.address, "in")
     else:
         task = single.submit(
-            workload.attend_and_raise if kind is FAILURE else workload.attend,
+            workload.arrive_and_raise if kind is FAILURE else workload.arrive,
             rendezvous.address,
             "in",
         )
@@ -615,7 +615,7 @@ def test_the_executor_tells_of_all_tasks_from_now_on(
 def test_the_executor_tells_of_a_task_that_was_running_already(
     single: CondaEnvExecutor, rendezvous: Rendezvous
 ) -> None:
-    task = single.submit(workload.attend, rendezvous.address, "in")
+    task = single.submit(workload.arrive, rendezvous.address, "in")
     arrival = rendezvous.next()
     recorder = Recorder()
     single.listen(recorder)

@@ -47,7 +47,7 @@ def flood(address: Any, count: int, task: Any) -> int:
     for number in range(count):
         task.update(f"step {number}", current=number, maximum=count)
         task.set_output(f"key {number % 7}", number)
-    workload.attend(address, "flooded")
+    workload.arrive(address, "flooded")
     return count
 
 

@@ -422,7 +422,7 @@ def test_numbers_at_the_edge(
     rendezvous.open()
     recorder = Recorder()
     task = single.submit(
-        workload.report_and_attend, rendezvous.address, 0, current=value, maximum=10
+        workload.report_and_arrive, rendezvous.address, 0, current=value, maximum=10
     ).listen(recorder)
     task.result(DEADLINE)
     assert task.current == value or task.current != task.current

@@ -106,7 +106,7 @@ def test_who_is_in_time_is_not_harmed_by_the_deadline_later(single: CondaEnvExec
 def test_a_time_out_leaves_the_neighbours_alone(
     executor: CondaEnvExecutor, rendezvous: Rendezvous
 ) -> None:
-    good = executor.submit(workload.attend, rendezvous.address, "good")
+    good = executor.submit(workload.arrive, rendezvous.address, "good")
     arrival = rendezvous.next()
     bad = [executor.options(timeout=0.15).submit(workload.nap, 60) for _ in range(2)]
     for task in bad:
@@ -160,7 +160,7 @@ def test_a_limit_for_a_task_sent_straight_to_an_idle_worker(single: CondaEnvExec
 
 
 def test_set_timeout_ends_the_whole_run(single: CondaEnvExecutor, rendezvous: Rendezvous) -> None:
-    running = single.submit(workload.attend, rendezvous.address, "running")
+    running = single.submit(workload.arrive, rendezvous.address, "running")
     rendezvous.next()
     waiting = [single.submit(workload.add, number) for number in range(40)]
     dependent = single.submit(workload.add, running)
@@ -277,7 +277,7 @@ def test_is_responsive_before_during_and_after(
 ) -> None:
     executor = make()
     assert executor.is_responsive()
-    executor.submit(workload.attend, rendezvous.address, "in")
+    executor.submit(workload.arrive, rendezvous.address, "in")
     arrival = rendezvous.next()
     assert executor.is_responsive()
     arrival.release()
@@ -315,7 +315,7 @@ def test_is_responsive_is_false_while_a_worker_is_stopped(
 ) -> None:
     executor = make()
     pid = executor.submit(os.getpid).result(DEADLINE)
-    task = executor.submit(workload.attend, rendezvous.address, "in") if busy else None
+    task = executor.submit(workload.arrive, rendezvous.address, "in") if busy else None
     arrival = rendezvous.next() if busy else None
     assert executor.is_responsive()
     os.kill(pid, signal.SIGSTOP)
@@ -356,7 +356,7 @@ def test_an_idle_worker_that_dies_is_replaced_silently(single: CondaEnvExecutor)
 
 
 def test_a_busy_death_costs_one_task(single: CondaEnvExecutor, rendezvous: Rendezvous) -> None:
-    task = single.submit(workload.attend, rendezvous.address, "in")
+    task = single.submit(workload.arrive, rendezvous.address, "in")
     arrival = rendezvous.next()
     others = [single.submit(workload.add, number) for number in range(40)]
     os.kill(arrival.pid, 9)
@@ -374,7 +374,7 @@ def order_of(journal: Path) -> list[str]:
 
 
 def test_higher_runs_first(single: CondaEnvExecutor, rendezvous: Rendezvous, journal: Path) -> None:
-    single.submit(workload.attend, rendezvous.address, "first")
+    single.submit(workload.arrive, rendezvous.address, "first")
     arrival = rendezvous.next()
     tasks = [
         single.options(priority=priority).submit(workload.note, journal, f"p{priority}")
@@ -389,7 +389,7 @@ def test_higher_runs_first(single: CondaEnvExecutor, rendezvous: Rendezvous, jou
 def test_equal_ones_run_in_order(
     single: CondaEnvExecutor, rendezvous: Rendezvous, journal: Path
 ) -> None:
-    single.submit(workload.attend, rendezvous.address, "first")
+    single.submit(workload.arrive, rendezvous.address, "first")
     arrival = rendezvous.next()
     for number in range(50):
         single.options(priority=2).submit(workload.note, journal, number)
@@ -402,7 +402,7 @@ def test_an_urgent_task_overtakes_what_is_in_the_inbox_already(
     single: CondaEnvExecutor, rendezvous: Rendezvous, journal: Path
 ) -> None:
     single.submit(workload.add, 1).result(DEADLINE)
-    single.submit(workload.attend, rendezvous.address, "first")
+    single.submit(workload.arrive, rendezvous.address, "first")
     ordinary = [single.submit(workload.note, journal, number) for number in range(100)]
     arrival = rendezvous.next()
     urgent = single.options(priority=1).submit(workload.note, journal, "urgent")
@@ -418,9 +418,9 @@ def test_an_urgent_task_does_not_wait_for_a_second_long_one(
     executor: CondaEnvExecutor, rendezvous: Rendezvous
 ) -> None:
     for number in range(8):
-        executor.submit(workload.attend, rendezvous.address, f"long {number}")
+        executor.submit(workload.arrive, rendezvous.address, f"long {number}")
     first, second = rendezvous.next(), rendezvous.next()
-    urgent = executor.options(priority=5).submit(workload.attend, rendezvous.address, "urgent")
+    urgent = executor.options(priority=5).submit(workload.arrive, rendezvous.address, "urgent")
     assert executor.is_responsive()  # the pool has seen it
     first.release()
     assert rendezvous.next().label == "urgent"
@@ -431,7 +431,7 @@ def test_an_urgent_task_does_not_wait_for_a_second_long_one(
 def test_priorities_of_a_dependant_and_of_an_unstarted_task(
     single: CondaEnvExecutor, rendezvous: Rendezvous, journal: Path
 ) -> None:
-    single.submit(workload.attend, rendezvous.address, "first")
+    single.submit(workload.arrive, rendezvous.address, "first")
     arrival = rendezvous.next()
     low = [single.submit(workload.note, journal, "low") for _ in range(3)]
     unstarted = single.options(priority=7, start=False).submit(workload.note, journal, "unstarted")

@@ -203,7 +203,7 @@ def test_a_level_changed_while_the_task_waits(
 ) -> None:
     """At the latest when the record arrives, the host's level of that moment counts."""
     logging.getLogger(NAME).setLevel(logging.WARNING)
-    single.submit(workload.attend, rendezvous.address, "first")
+    single.submit(workload.arrive, rendezvous.address, "first")
     arrival = rendezvous.next()
     task = single.submit(workload.log)
     logging.getLogger(NAME).setLevel(logging.ERROR)

@@ -184,7 +184,7 @@ def test_what_cannot_be_pickled_is_told_by_its_task(single: CondaEnvExecutor) ->
 def test_arguments_of_tasks_that_have_not_finished(
     single: CondaEnvExecutor, rendezvous: Rendezvous
 ) -> None:
-    running = single.submit(workload.attend, rendezvous.address, "in")
+    running = single.submit(workload.arrive, rendezvous.address, "in")
     arrival = rendezvous.next()
     queued = single.submit(workload.add, 1)
     held = single.options(start=False).submit(complain, "x", channel=1)

@@ -226,7 +226,7 @@ def test_cancelling_the_parent_cancels_a_child_that_waits(
 ) -> None:
     """In another pool, whose only worker is busy: the child never runs."""
     executor, other = make(1), make(1)
-    busy = other.submit(nested.attend, rendezvous.address, "busy")
+    busy = other.submit(nested.arrive, rendezvous.address, "busy")
     arrival = rendezvous.next()
     task = executor.submit(nested.hold_inside, other, rendezvous.address, "child")
     until(lambda: other.get_progress()["total"] == 2)

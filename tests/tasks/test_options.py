@@ -124,8 +124,8 @@ def test_shutting_a_view_down_waits_for_its_own_tasks_only(
     executor: CondaEnvExecutor, rendezvous: Rendezvous
 ) -> None:
     view = executor.options(name="viewed")
-    executor.submit(workload.attend, rendezvous.address, "foreign")
-    own = view.submit(workload.attend, rendezvous.address, "own")
+    executor.submit(workload.arrive, rendezvous.address, "foreign")
+    own = view.submit(workload.arrive, rendezvous.address, "own")
     arrivals = rendezvous.expect("foreign", "own")
     ended = threading.Event()
     thread = threading.Thread(target=lambda: (view.shutdown(), ended.set()))
@@ -141,7 +141,7 @@ def test_shutting_a_view_down_without_waiting(
     single: CondaEnvExecutor, rendezvous: Rendezvous
 ) -> None:
     view = single.options()
-    task = view.submit(workload.attend, rendezvous.address, "own")
+    task = view.submit(workload.arrive, rendezvous.address, "own")
     rendezvous.next()
     view.shutdown(wait=False)
     assert not task.done()
@@ -149,7 +149,7 @@ def test_shutting_a_view_down_without_waiting(
 
 def test_cancelling_the_futures_of_a_view(single: CondaEnvExecutor, rendezvous: Rendezvous) -> None:
     view = single.options(name="viewed")
-    running = view.submit(workload.attend, rendezvous.address, "running")
+    running = view.submit(workload.arrive, rendezvous.address, "running")
     arrival = rendezvous.next()
     waiting = [view.submit(workload.add, number) for number in range(3)]
     foreign = single.submit(workload.add, 1)
@@ -189,7 +189,7 @@ def test_map_applies_the_options(single: CondaEnvExecutor, journal: Path) -> Non
         single.options(retries=2, retry_on=OSError).map(workload.fail_until, [journal], [3])
     ) == [3]
     with pytest.raises(TaskTimeoutError):
-        list(single.options(timeout=0.05).map(workload.nap, [workload.PATIENCE]))
+        list(single.options(timeout=0.05).map(workload.nap, [workload.LONGEST_WAIT]))
 
 
 def test_submit_script_applies_the_options(single: CondaEnvExecutor, tmp_path: Path) -> None:
@@ -207,7 +207,7 @@ def test_the_timeout_of_a_call_in_map_is_of_the_iterator(
     single: CondaEnvExecutor, rendezvous: Rendezvous
 ) -> None:
     results = single.options(name="viewed").map(
-        workload.attend, [rendezvous.address], ["in"], timeout=0.05
+        workload.arrive, [rendezvous.address], ["in"], timeout=0.05
     )
     with pytest.raises(TimeoutError) as caught:
         next(results)

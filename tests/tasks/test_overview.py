@@ -34,7 +34,7 @@ from wetlands_executor.pool.stats import TaskStats
 
 def test_wait_all(single: CondaEnvExecutor, rendezvous: Rendezvous) -> None:
     assert single.wait_all() is True, "nothing to wait for"
-    task = single.submit(workload.attend, rendezvous.address, "in")
+    task = single.submit(workload.arrive, rendezvous.address, "in")
     arrival = rendezvous.next()
     assert single.wait_all(0) is False
     assert single.wait_all(timeout=0.05) is False
@@ -44,7 +44,7 @@ def test_wait_all(single: CondaEnvExecutor, rendezvous: Rendezvous) -> None:
 
 
 def test_wait_all_wakes_several_waiters(single: CondaEnvExecutor, rendezvous: Rendezvous) -> None:
-    single.submit(workload.attend, rendezvous.address, "in")
+    single.submit(workload.arrive, rendezvous.address, "in")
     arrival = rendezvous.next()
     answers: list[bool] = []
     threads = [
@@ -61,7 +61,7 @@ def test_wait_all_wakes_several_waiters(single: CondaEnvExecutor, rendezvous: Re
 def test_wait_all_with_failures_cancellations_and_crashes(
     single: CondaEnvExecutor, rendezvous: Rendezvous
 ) -> None:
-    single.submit(workload.attend, rendezvous.address, "in")
+    single.submit(workload.arrive, rendezvous.address, "in")
     arrival = rendezvous.next()
     cancelled = single.submit(workload.add, 1)
     tasks = [
@@ -119,7 +119,7 @@ def test_get_failed_and_clear_failed(single: CondaEnvExecutor) -> None:
 
 
 def test_a_cancelled_task_has_not_failed(single: CondaEnvExecutor, rendezvous: Rendezvous) -> None:
-    single.submit(workload.attend, rendezvous.address, "in")
+    single.submit(workload.arrive, rendezvous.address, "in")
     arrival = rendezvous.next()
     single.submit(workload.add, 1).cancel()
     arrival.release()
@@ -231,9 +231,9 @@ def test_get_progress(make: Callable[..., CondaEnvExecutor], rendezvous: Rendezv
     executor.options(name="failed").submit(workload.fail, "the reason").wait_for(DEADLINE)
     executor.submit(workload.add, 1).result(DEADLINE)
     running = executor.options(name="running").submit(
-        workload.report_and_attend, rendezvous.address, 7, current=1, maximum=4
+        workload.report_and_arrive, rendezvous.address, 7, current=1, maximum=4
     )
-    other = executor.submit(workload.attend, rendezvous.address, "other")
+    other = executor.submit(workload.arrive, rendezvous.address, "other")
     arrivals = rendezvous.expect(7, "other")
     waiting = [
         executor.options(name="waiting").submit(workload.add, number) for number in range(20)
@@ -325,7 +325,7 @@ def test_get_progress_lists_the_last_thousand_that_have_finished(single: CondaEn
 def test_get_progress_lists_at_most_a_thousand_waiting(
     single: CondaEnvExecutor, rendezvous: Rendezvous
 ) -> None:
-    single.submit(workload.attend, rendezvous.address, "in")
+    single.submit(workload.arrive, rendezvous.address, "in")
     arrival = rendezvous.next()
     single.map_tasks(workload.add, range(3000))
     progress = single.get_progress()
@@ -383,7 +383,7 @@ def test_get_progress_after_shutdown(make: Callable[..., CondaEnvExecutor]) -> N
 
 def test_get_task(single: CondaEnvExecutor, rendezvous: Rendezvous) -> None:
     done = single.submit(workload.add, 1).wait_for(DEADLINE)
-    running = single.submit(workload.attend, rendezvous.address, "in")
+    running = single.submit(workload.arrive, rendezvous.address, "in")
     arrival = rendezvous.next()
     waiting = [single.submit(workload.add, number) for number in range(30)]
     dependant = single.submit(workload.add, running)
@@ -431,7 +431,7 @@ def test_workers(make: Callable[..., CondaEnvExecutor], rendezvous: Rendezvous) 
         assert info.cpu_percent >= 0
         assert info.started_at is not None
         assert abs(time.time() - info.started_at) < 60
-    task = executor.options(name="busy one").submit(workload.attend, rendezvous.address, "in")
+    task = executor.options(name="busy one").submit(workload.arrive, rendezvous.address, "in")
     arrival = rendezvous.next()
     (busy,) = [info for info in executor.workers() if info.state == "busy"]
     assert (busy.pid, busy.task, busy.index) == (
@@ -449,7 +449,7 @@ def test_workers(make: Callable[..., CondaEnvExecutor], rendezvous: Rendezvous) 
 
 def test_the_queue_depth_of_a_worker(single: CondaEnvExecutor, rendezvous: Rendezvous) -> None:
     single.submit(workload.add, 1).result(DEADLINE)
-    single.submit(workload.attend, rendezvous.address, "in")
+    single.submit(workload.arrive, rendezvous.address, "in")
     for number in range(5):
         single.submit(workload.add, number)
     arrival = rendezvous.next()

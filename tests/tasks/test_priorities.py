@@ -48,7 +48,7 @@ def test_a_higher_call_overtakes_what_was_given_out(
 ) -> None:
     """It waits for what runs; of the lower calls none starts before it."""
     background = single.options(priority=low)
-    first = background.submit(workload.attend, rendezvous.address, "first")
+    first = background.submit(workload.arrive, rendezvous.address, "first")
     arrival = rendezvous.next()
     tasks: list[Task[object]] = [
         background.options(name="low").submit(workload.add, number) for number in range(40)
@@ -74,7 +74,7 @@ def test_background_work_does_not_delay_ordinary_calls(
     executor.launch()
     background = executor.options(priority=-1, name="low")
     running = [
-        background.submit(workload.attend, rendezvous.address, number) for number in range(2)
+        background.submit(workload.arrive, rendezvous.address, number) for number in range(2)
     ]
     arrivals = [rendezvous.next(), rendezvous.next()]
     tasks: list[Task[object]] = [background.submit(workload.add, number) for number in range(40)]

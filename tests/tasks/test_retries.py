@@ -229,7 +229,7 @@ def test_a_cancelled_call_is_not_tried_again(
 def test_a_crash_after_a_request_to_cancel_is_not_tried_again(
     single: CondaEnvExecutor, rendezvous: Rendezvous
 ) -> None:
-    task = single.options(retries=5).submit(workload.attend, rendezvous.address, "in")
+    task = single.options(retries=5).submit(workload.arrive, rendezvous.address, "in")
     arrival = rendezvous.next()
     task.cancel()
     os.kill(arrival.pid, 9)
@@ -301,7 +301,7 @@ def between_two_tries(
     task = view.submit(workload.meet_and_fail_until, rendezvous.address, journal, good, how)
     first = rendezvous.next()
     at_first(task)
-    blocking = executor.submit(workload.attend, rendezvous.address, "between")
+    blocking = executor.submit(workload.arrive, rendezvous.address, "between")
     first.release()
     arrival = rendezvous.next()
     assert arrival.label == "between"
@@ -439,7 +439,7 @@ def test_kill_workers_ends_the_retries(
     make: Callable[..., CondaEnvExecutor], rendezvous: Rendezvous
 ) -> None:
     executor = make()
-    task = executor.options(retries=50).submit(workload.attend, rendezvous.address, "in")
+    task = executor.options(retries=50).submit(workload.arrive, rendezvous.address, "in")
     rendezvous.next()
     executor.kill_workers()
     assert isinstance(task.exception(DEADLINE), BrokenProcessPool)

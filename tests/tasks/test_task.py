@@ -107,7 +107,7 @@ def test_a_bare_task_can_be_awaited_and_listened_to() -> None:
 
 def test_a_waiting_task(single: CondaEnvExecutor, rendezvous: Rendezvous) -> None:
     before = time.time()
-    single.submit(workload.attend, rendezvous.address, "first")
+    single.submit(workload.arrive, rendezvous.address, "first")
     rendezvous.next()
     task = single.submit(workload.add, 1, 2)
     assert task.status is TaskStatus.PENDING
@@ -136,7 +136,7 @@ def test_a_waiting_task(single: CondaEnvExecutor, rendezvous: Rendezvous) -> Non
 
 
 def test_a_running_task(single: CondaEnvExecutor, rendezvous: Rendezvous) -> None:
-    task = single.submit(workload.attend, rendezvous.address, "result")
+    task = single.submit(workload.arrive, rendezvous.address, "result")
     arrival = rendezvous.next()
     assert task.status is TaskStatus.RUNNING
     assert (task.done(), task.running(), task.cancelled()) == (False, True, False)
@@ -203,7 +203,7 @@ def test_a_failed_task(single: CondaEnvExecutor) -> None:
 
 
 def test_a_cancelled_task(single: CondaEnvExecutor, rendezvous: Rendezvous) -> None:
-    single.submit(workload.attend, rendezvous.address, "first")
+    single.submit(workload.arrive, rendezvous.address, "first")
     rendezvous.next()
     task = single.submit(workload.add, 1)
     assert task.cancel() is True
@@ -232,7 +232,7 @@ def test_value_does_not_raise_the_failure_but_says_that_there_is_none(
 def test_started_at_is_when_the_worker_took_it(
     single: CondaEnvExecutor, rendezvous: Rendezvous
 ) -> None:
-    first = single.submit(workload.attend, rendezvous.address, "first")
+    first = single.submit(workload.arrive, rendezvous.address, "first")
     arrival = rendezvous.next()
     second = single.submit(workload.add, 1)
     assert second.started_at is None
@@ -258,7 +258,7 @@ def test_ids_are_unique_texts_and_stay(single: CondaEnvExecutor) -> None:
 def test_ids_of_tasks_that_have_not_been_started_stay_too(
     single: CondaEnvExecutor, rendezvous: Rendezvous
 ) -> None:
-    holding = single.submit(workload.attend, rendezvous.address, "first")
+    holding = single.submit(workload.arrive, rendezvous.address, "first")
     waiting = single.submit(workload.add, holding)
     unstarted = single.options(start=False).submit(workload.add, 1)
     ids = [waiting.id, unstarted.id]
@@ -342,7 +342,7 @@ def test_progress_is_clamped(
 ) -> None:
     rendezvous.open()
     task = single.submit(
-        workload.report_and_attend, rendezvous.address, 0, current=current, maximum=maximum
+        workload.report_and_arrive, rendezvous.address, 0, current=current, maximum=maximum
     ).wait_for(DEADLINE)
     assert (task.current, task.maximum, task.progress) == (current, maximum, progress)
     assert task.progress is None or isinstance(task.progress, float)
@@ -468,7 +468,7 @@ def test_a_live_task_keeps_its_pool_alive(
 ) -> None:
     executor = CondaEnvExecutor(max_workers=1)
     unstarted_view = executor.options(start=False)
-    task = executor.submit(workload.attend, rendezvous.address, "result")
+    task = executor.submit(workload.arrive, rendezvous.address, "result")
     arrival = rendezvous.next()
     waiting = executor.submit(workload.add, 20, 22)
     alive = weakref.ref(executor)
@@ -511,9 +511,9 @@ def test_leaving_with_cancels_and_waits_without_raising(
 def test_leaving_with_cancels_a_waiting_task(
     single: CondaEnvExecutor, rendezvous: Rendezvous
 ) -> None:
-    single.submit(workload.attend, rendezvous.address, "first")
+    single.submit(workload.arrive, rendezvous.address, "first")
     rendezvous.next()
-    with single.submit(workload.attend, rendezvous.address, "second") as task:
+    with single.submit(workload.arrive, rendezvous.address, "second") as task:
         pass
     assert task.status is TaskStatus.CANCELED
     assert rendezvous.uninvited() == []
@@ -550,7 +550,7 @@ def test_leaving_async_with_does_not_block_the_loop(
 ) -> None:
     async def main() -> None:
         async def leave() -> None:
-            async with single.submit(workload.attend, rendezvous.address, "in"):
+            async with single.submit(workload.arrive, rendezvous.address, "in"):
                 arrivals.append(await asyncio.to_thread(rendezvous.next))
                 inside.set()
 
@@ -571,7 +571,7 @@ def test_leaving_async_with_does_not_block_the_loop(
 def test_wait_and_as_completed_take_tasks(
     executor: CondaEnvExecutor, rendezvous: Rendezvous
 ) -> None:
-    slow = executor.submit(workload.attend, rendezvous.address, "slow")
+    slow = executor.submit(workload.arrive, rendezvous.address, "slow")
     arrival = rendezvous.next()
     quick = executor.submit(workload.add, 1)
     failing = executor.submit(workload.fail)
@@ -589,7 +589,7 @@ def test_wait_and_as_completed_take_tasks(
 def test_a_task_that_is_cancelled_wakes_wait_and_as_completed(
     single: CondaEnvExecutor, rendezvous: Rendezvous
 ) -> None:
-    single.submit(workload.attend, rendezvous.address, "first")
+    single.submit(workload.arrive, rendezvous.address, "first")
     rendezvous.next()
     waiting = [single.submit(workload.add, number) for number in range(3)]
     woken: list[object] = []
@@ -631,7 +631,7 @@ def test_done_callbacks_of_a_finished_task_run_at_once_in_the_caller(
 def test_done_callbacks_get_the_task_in_order_each_once(
     single: CondaEnvExecutor, rendezvous: Rendezvous
 ) -> None:
-    task = single.submit(workload.attend, rendezvous.address, "in")
+    task = single.submit(workload.arrive, rendezvous.address, "in")
     arrival = rendezvous.next()
     got: list[tuple[int, object]] = []
     last = threading.Event()
@@ -646,7 +646,7 @@ def test_done_callbacks_get_the_task_in_order_each_once(
 def test_a_callback_that_raises_is_logged_and_harms_nothing(
     single: CondaEnvExecutor, rendezvous: Rendezvous, caplog: pytest.LogCaptureFixture
 ) -> None:
-    task = single.submit(workload.attend, rendezvous.address, "in")
+    task = single.submit(workload.arrive, rendezvous.address, "in")
     arrival = rendezvous.next()
     second = threading.Event()
 
@@ -681,7 +681,7 @@ def test_shutdown_drains_the_callbacks(make: Callable[..., CondaEnvExecutor]) ->
 def test_a_waiting_thread_is_interrupted_by_nothing_but_its_timeout(
     single: CondaEnvExecutor, rendezvous: Rendezvous
 ) -> None:
-    task = single.submit(workload.attend, rendezvous.address, "in")
+    task = single.submit(workload.arrive, rendezvous.address, "in")
     arrival = rendezvous.next()
     with pytest.raises(TimeoutError):
         task.result(0.01)

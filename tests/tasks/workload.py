@@ -12,10 +12,10 @@ import threading
 import time
 
 # tasks of the tests, under one roof
-from tests.contract.workload import append, attend, attend_and_raise, die  # noqa: F401
+from tests.contract.workload import append, arrive, arrive_and_raise, die  # noqa: F401
 
 #: Seconds after which a call that waits for the test gives up: the test is long dead then.
-PATIENCE = 60.0
+LONGEST_WAIT = 60.0
 
 
 def add(left, right=0):
@@ -58,21 +58,21 @@ def report(count, task):
     return count
 
 
-def report_and_attend(address, label, task, **fields):
+def report_and_arrive(address, label, task, **fields):
     """Report once, then wait for the test."""
     message = fields.pop("message", None)
     task.update(message, **fields)
-    return attend(address, label)
+    return arrive(address, label)
 
 
 def report_twice(address, task):
     """Report; wait for the test; report something else; wait for the test."""
     task.update("first", current=1, maximum=4)
     task.set_output("a", 1)
-    attend(address, "first")
+    arrive(address, "first")
     task.update("second", current=2)
     task.set_output({"b": [2], "c": {"three": 3}})
-    attend(address, "second")
+    arrive(address, "second")
 
 
 def flood(count, task):
@@ -109,8 +109,8 @@ def send_outputs(count, task):
 
 def cooperate(address, label, task, acknowledge=True, result="in time"):
     """Wait for the test, then go on until asked to stop."""
-    attend(address, label)
-    deadline = time.monotonic() + PATIENCE
+    arrive(address, label)
+    deadline = time.monotonic() + LONGEST_WAIT
     while not task.should_stop() and time.monotonic() < deadline:
         time.sleep(0.002)  # the flag is there to be looked at; nothing announces it
     assert task.cancel_requested
@@ -122,7 +122,7 @@ def cooperate(address, label, task, acknowledge=True, result="in time"):
 def cooperate_by_update(task, acknowledge=True):
     """As ``cooperate``, without a rendezvous: for hosts that must not wait."""
     task.update("ready")
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + LONGEST_WAIT
     while not task.should_stop() and time.monotonic() < deadline:
         time.sleep(0.002)
     if acknowledge:
@@ -144,8 +144,8 @@ def acknowledge_unasked(task):
 def sleep_on(address, label, path=None):
     """Never look at the request; note a KeyboardInterrupt and pass it on."""
     try:
-        attend(address, label)
-        time.sleep(PATIENCE)
+        arrive(address, label)
+        time.sleep(LONGEST_WAIT)
     except KeyboardInterrupt:
         if path is not None:
             append(str(path), "interrupted " + str(label))
@@ -156,8 +156,8 @@ def sleep_on(address, label, path=None):
 def swallow_one_interrupt(address, label):
     """Stop at an interrupt in the orderly way: return."""
     try:
-        attend(address, label)
-        time.sleep(PATIENCE)
+        arrive(address, label)
+        time.sleep(LONGEST_WAIT)
     except KeyboardInterrupt:
         return "cleaned up"
     return "slept"
@@ -174,12 +174,12 @@ def stubborn(address, label, path=None):
     )
     if path is not None:
         append(str(path), str(child.pid))
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + LONGEST_WAIT
     met = False
     while time.monotonic() < deadline:
         try:
             if not met:
-                attend(address, label)
+                arrive(address, label)
                 met = True
             time.sleep(0.05)
         except KeyboardInterrupt:
@@ -226,7 +226,7 @@ def hold_the_gil_later(address):
     """Return at once; a thread does ``hold_the_gil`` after it has reported and was released."""
 
     def wait():
-        attend(address, "in")
+        arrive(address, "in")
         hold_the_gil()
 
     threading.Thread(target=wait, daemon=True).start()
@@ -290,7 +290,7 @@ def die_until(path, good, code=9):
 def meet_and_fail_until(address, path, good, how):
     """Each try reports to the rendezvous and waits; all but the ``good``-th fail."""
     count = count_line(path)
-    attend(address, f"try {count}")
+    arrive(address, f"try {count}")
     if count < good:
         if how == "crash":
             os._exit(9)
@@ -301,7 +301,7 @@ def meet_and_fail_until(address, path, good, how):
 def hang_until(path, good):
     count = count_line(path)
     if count < good:
-        time.sleep(PATIENCE)
+        time.sleep(LONGEST_WAIT)
     return count
 
 
@@ -313,7 +313,7 @@ def report_until(path, good, address, task):
         task.set_output("only first", True)
     else:
         task.set_output("only later", count)
-    attend(address, count)
+    arrive(address, count)
     if count < good:
         raise OSError(f"try {count}")
     return count

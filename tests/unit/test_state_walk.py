@@ -37,7 +37,7 @@ from wetlands_executor.scheduling.state import PoolState, check_invariants
 #: Walks of one run of a test; one or two milliseconds each.
 WALKS = int(os.environ.get("WETLANDS_WALKS", "40"))
 #: Events after which a walk that drains should have come to its end long ago.
-PATIENCE = 2_000
+MOST_STEPS = 2_000
 
 
 class Job(st.Item):
@@ -772,7 +772,7 @@ class Shell:
         """From here on nothing goes wrong any more: everything has to come to its end."""
         if not self.draining:
             self.shutdown(False)
-        for _ in range(PATIENCE):
+        for _ in range(MOST_STEPS):
             if self.closed:
                 break
             before = len(self.open), len(self.workers), self.timers, self.reserved, len(self.names)

@@ -13,15 +13,15 @@ from tests.support.rendezvous import DEADLINE, Rendezvous
 from tests.support.sharing import CondaEnvExecutor
 from wetlands_executor import InProcessExecutor
 
-STAMPS = ("thread", "process", "conda", "in-process")
-ALL_STAMPS = (*STAMPS, "conda-other")
+KINDS = ("thread", "process", "conda", "in-process")
+ALL_KINDS = (*KINDS, "conda-other")
 
 
-class Stamp:
+class ExecutorKind:
     """One kind of executor, and what a test has to know about it.
 
     Attributes:
-        name: one of ``ALL_STAMPS``.
+        name: one of ``ALL_KINDS``.
         ours: whether it is a ``CondaEnvExecutor``.
         tasks: whether its futures are Tasks.
         remote: whether tasks run in other processes.
@@ -51,7 +51,7 @@ class Stamp:
             self.env = str(other.path)
 
     def __repr__(self) -> str:
-        return f"<Stamp {self.name}>"
+        return f"<ExecutorKind {self.name}>"
 
     def make(self, max_workers: int | None = 2, **kwargs: Any) -> Executor:
         """Return a new executor that ends with the test."""
