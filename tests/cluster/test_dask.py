@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import importlib.util
+import itertools
 import os
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -232,17 +233,24 @@ def test_a_time_limit(executor: Any) -> None:
         executor.options(timeout=0.2).submit(time.sleep, 30).result(30)
 
 
-def test_max_workers_limits_what_is_under_way(
-    make: Callable[..., Any], rendezvous: Rendezvous
-) -> None:
+def interval() -> tuple[float, float]:
+    """Return when it began and ended, on the clock that all processes share."""
+    began = time.monotonic()
+    time.sleep(0.05)
+    return began, time.monotonic()
+
+
+def one_after_another(intervals: Iterable[tuple[float, float]]) -> bool:
+    found = sorted(intervals)
+    return all(end <= begin for (_, end), (begin, _) in itertools.pairwise(found))
+
+
+def test_max_workers_limits_what_is_under_way(make: Callable[..., Any]) -> None:
     executor = make(None, 1)
     assert executor.max_workers == executor._max_workers == 1
-    tasks = [executor.submit(arrive, rendezvous.address, n) for n in range(3)]
-    for _ in tasks:
-        arrival = rendezvous.next()
-        assert sum(task.running() for task in tasks) <= 1
-        arrival.release()
-    assert [task.result(30) for task in tasks] == [0, 1, 2]
+    tasks = [executor.submit(interval) for _ in range(4)]
+    assert one_after_another(task.result(30) for task in tasks)
+    assert not one_after_another([(0, 2), (1, 3)])
 
 
 def test_counts_and_the_end(make: Callable[..., Any]) -> None:
@@ -474,3 +482,25 @@ def test_a_scheduler_that_is_killed(tmp_path: Path) -> None:
         for process in (scheduler, worker):
             process.kill()
             process.wait()
+
+
+def test_resources_of_dask_limit_what_runs_at_a_time() -> None:
+    """Two threads, but one GPU: the calls run one after another; the variable names the device."""
+    from distributed import Client, LocalCluster
+
+    from wetlands_executor.integrations.dask import DaskEnvExecutor
+
+    with (
+        LocalCluster(
+            n_workers=1, threads_per_worker=2, resources={"GPU": 1}, dashboard_address=":0"
+        ) as cluster,
+        Client(cluster) as client,
+        DaskEnvExecutor(
+            client,
+            resources={"GPU": 1},
+            worker_env=lambda index: {"CUDA_VISIBLE_DEVICES": str(index)},
+        ) as executor,
+    ):
+        tasks = [executor.submit(interval) for _ in range(4)]
+        assert one_after_another(task.result(30) for task in tasks)
+        assert executor.submit(os.getenv, "CUDA_VISIBLE_DEVICES").result(30) in ("0", "1")

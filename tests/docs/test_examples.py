@@ -21,6 +21,7 @@ EXAMPLES = pages.ROOT / "docs" / "examples"
 NEEDS: dict[str, tuple[str, ...]] = {
     "anyio_bridge": ("anyio", "trio"),
     "asyncio_gather": (),
+    "here_or_there": (),
     "notebook_progress": (),
     "qt_progress": ("PySide6.QtCore",),
     "slow": (),
@@ -217,6 +218,30 @@ def test_qt_example_with_widgets(tmp_path: Path) -> None:
     assert cancelled == ("canceled", "Start", True)
     assert left == (True, "canceled")
     assert status == "canceled"
+
+
+@pytest.mark.parametrize("engine", ["local", "in-process", "dask"])
+def test_the_same_program_here_and_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: str
+) -> None:
+    """With Dask: a cluster in the program's own process, whose address the variable has."""
+    program = "import here_or_there; here_or_there.main()"
+    if engine == "dask":
+        if obstacle := pages.obstacle(("distributed",)):
+            pytest.skip(obstacle)
+        program = (
+            "import os, distributed, here_or_there\n"
+            "with distributed.LocalCluster(2, processes=False, dashboard_address=':0') as c:\n"
+            "    os.environ['WETLANDS_EXECUTOR_ENGINE'] = 'dask:' + c.scheduler_address\n"
+            "    here_or_there.main()\n"
+            "    here_or_there.get_default_executor().shutdown()\n"
+        )
+    else:
+        monkeypatch.setenv("WETLANDS_EXECUTOR_ENGINE", engine)
+    names = {
+        "local": "CondaEnvExecutor", "in-process": "InProcessExecutor", "dask": "DaskEnvExecutor"
+    }  # fmt: skip
+    assert run(program, tmp_path).splitlines()[-1] == f"{names[engine]} 168 669 837"
 
 
 def test_task_platform(tmp_path: Path) -> None:
