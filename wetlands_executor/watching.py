@@ -16,10 +16,11 @@ from wetlands_executor.futures.overview import Overview, RunningTask
 from wetlands_executor.pool import report
 from wetlands_executor.pool.pool import Pool
 
-#: Iterators of ``map`` -> their pool, the number of their calls, and the places that are left of
-#: these.
+#: Iterators of ``map`` -> their pool, the number of their calls, the places that are left of these,
+#: and what says how many have failed.
 _maps: weakref.WeakKeyDictionary[
-    Iterator[Any], tuple[weakref.ref[Pool], int | None, Iterator[int] | None]
+    Iterator[Any],
+    tuple[weakref.ref[Pool], int | None, Iterator[int] | None, Callable[[], int] | None],
 ] = weakref.WeakKeyDictionary()
 
 
@@ -32,18 +33,25 @@ class Watch:
         pool: the pool.
         total: number of the calls that the watched object stands for.
         places: those of them that the iterator of a ``map`` was not asked for yet.
+        failed: returns how many of them have failed, each before the iterator yields that.
 
     Attributes:
         total: that number; None if unknown, or if it stands for all calls of the pool.
+        failed: as above; None if unknown.
     """
 
-    __slots__ = ("_places", "_pool", "total")
+    __slots__ = ("_places", "_pool", "failed", "total")
 
     def __init__(
-        self, pool: Pool, total: int | None = None, places: Iterator[int] | None = None
+        self,
+        pool: Pool,
+        total: int | None = None,
+        places: Iterator[int] | None = None,
+        failed: Callable[[], int] | None = None,
     ) -> None:
         self._pool = pool
         self._places = places
+        self.failed = failed
         self.total = total
 
     def overview(self, *, exact: bool = False) -> Overview:
@@ -108,11 +116,11 @@ def watch(what: object) -> Watch | None:
         return Watch(pool)
     if isinstance(what, Iterator):
         try:
-            reference, total, places = _maps[what]
+            reference, total, places, failed = _maps[what]
         except (KeyError, TypeError):  # TypeError: no weak reference, or no hash
             return None
         found = reference()
-        return None if found is None else Watch(found, total, places)
+        return None if found is None else Watch(found, total, places, failed)
     return None
 
 
@@ -132,7 +140,11 @@ def _attributes(tasks: Iterable[object], name: str) -> list[Any]:
 
 
 def note(
-    results: Iterator[Any], pool: Pool, total: int | None, places: Iterator[int] | None = None
+    results: Iterator[Any],
+    pool: Pool,
+    total: int | None,
+    places: Iterator[int] | None = None,
+    failed: Callable[[], int] | None = None,
 ) -> Iterator[Any]:
     """Note to which pool an iterator of ``map`` belongs; return it.
 
@@ -141,6 +153,7 @@ def note(
         pool: where the calls run.
         total: how many calls there are.
         places: of those that it was not asked for yet.
+        failed: returns how many of them have failed.
     """
-    _maps[results] = (weakref.ref(pool), total, places)
+    _maps[results] = (weakref.ref(pool), total, places, failed)
     return results

@@ -47,6 +47,13 @@ def test_a_loop_keeps_order_laziness_exceptions_and_the_end(single: CondaEnvExec
             raise AssertionError("nothing comes")
     list(progress(single.map(workload.fail, ["a"], return_exceptions=True), stream=stream))
     assert stream.getvalue().count("1 failed") == 2
+    # what failed before the bar was there is one of its items too
+    results = single.map(workload.fail, ["b"], return_exceptions=True)
+    assert single.wait_all(20)
+    stream = io.StringIO()
+    assert len(list(progress(results, stream=stream))) == 1
+    assert "1/1 (100%)" in last(stream)
+    assert last(stream).endswith("1 failed")
     # a loop that is left drops the iterator: what has not run is cancelled
     for _ in progress(single.map(workload.nap, [0.0] + [1.0] * 9), stream=io.StringIO()):
         break

@@ -113,6 +113,7 @@ class MapJob:
         chunks: what workers have and have not answered in full.
         sizing: how large chunks are.
         closed: no thread will take results any more.
+        failed: number of calls that have failed, each before its outcome is there.
     """
 
     def __init__(self, pool: MapPool, definition: Definition, host_settings: HostSettings) -> None:
@@ -140,6 +141,7 @@ class MapJob:
         self._foreign = False
         self._sender: tuple[str, str] = ("", "")
         self.closed = False
+        self.failed = 0
 
     # --- in
 
@@ -186,6 +188,7 @@ class MapJob:
 
         Order: before its arguments are dropped.
         """
+        self.failed += 1
         task: Task[Any] = Task(self.pool, self.definition.name)
         task._counted = True
         entry = self._arguments[place]

@@ -83,10 +83,10 @@ def bar_of_items(
         total = getattr(pool, "total", None)
     if total is None:
         total = length_of(items)
-    asked_for = None
+    asked_for = failed = None
     if isinstance(pool, Watch) and pool.asked_for() is not None:
-        asked_for = cast("Callable[[], int]", pool.asked_for)
-    counts = ItemCounts(pools, total, asked_for=asked_for)
+        asked_for, failed = cast("Callable[[], int]", pool.asked_for), pool.failed
+    counts = ItemCounts(pools, total, asked_for=asked_for, failed=failed)
     return Bar(description or "", pools, counts, leave=leave), counts
 
 

@@ -303,6 +303,9 @@ class ItemCounts:
         own: failures are only those that the program has counted, and nothing is cancelled: items
             are not the executors' tasks.
         asked_for: returns how many items a loop has asked for, if that is known without counting.
+        failed: returns how many of the items are failures, if that is known. Those of the executors
+            do not count what failed before the loop began, and count some a moment after the loop
+            has them.
 
     Attributes:
         done: number of items that the program has counted by ``advance``.
@@ -316,8 +319,10 @@ class ItemCounts:
         *,
         own: bool = False,
         asked_for: Callable[[], int] | None = None,
+        failed: Callable[[], int] | None = None,
     ) -> None:
         self._pools = PoolCounts(pools)
+        self._failed = failed
         self._own = own
         self._asked_for = asked_for
         self._total = total
@@ -361,10 +366,11 @@ class ItemCounts:
         else:
             # "count(7)": any other way to read the number advances it
             taken = int(repr(self._taken)[6:-1]) - 1
+        failed = theirs.failed if self._failed is None else max(theirs.failed, self._failed())
         return Counts(
             self.done + max(taken - self._in_hand, 0),
             self._total,
-            self.failed if self._own else theirs.failed,
+            self.failed if self._own else failed,
             0 if self._own else theirs.cancelled,
             theirs.retried,
         )
