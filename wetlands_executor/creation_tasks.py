@@ -21,12 +21,11 @@ from wetlands_executor.environment.store import Record
 from wetlands_executor.futures import settling
 from wetlands_executor.futures.future import Task
 from wetlands_executor.futures.reports import reports_of
+from wetlands_executor.futures.standard import run_a_little_later
 from wetlands_executor.pool.delivery import SerialThread
 
 T = TypeVar("T")
 
-#: Seconds until a thread is told again that has locked what it waits for.
-NOTIFY_DELAY = 0.005
 
 
 class _Nothing:
@@ -100,9 +99,7 @@ class CreationPool:
 
     def notify_later(self, job: Callable[[], bool]) -> None:
         """Run a job a little later."""
-        timer = threading.Timer(NOTIFY_DELAY, job)
-        timer.daemon = True
-        timer.start()
+        run_a_little_later(job)
 
     def run_user_code(self, job: Callable[[], object]) -> None:
         """Run a job here."""

@@ -17,7 +17,6 @@ from wetlands_executor import seconds as seconds_of
 from wetlands_executor.ending import Ending
 from wetlands_executor.environment import Environment
 from wetlands_executor.environment.source import source_of
-from wetlands_executor.errors import TasksFailed
 from wetlands_executor.futures.aio import post_to_loop
 from wetlands_executor.futures.events import make_listener
 from wetlands_executor.futures.future import Callback, Dispatch, Task
@@ -333,16 +332,8 @@ class CondaEnvExecutor(Executor):
             TasksFailed: some have failed; it lists their names.
             TypeError: ``timeout`` is True or False.
         """
-        if isinstance(timeout, bool):
-            raise TypeError(
-                f"wait_all({timeout}): timeout is a number of seconds; write "
-                f"wait_all(raise_on_error={timeout})"
-            )
-        done = self._pool.wait_all(seconds_of.wait("timeout", timeout))
-        failed = self.get_failed() if raise_on_error else []
-        if failed:
-            raise TasksFailed.of(failed)
-        return done
+        pool = self._pool
+        return pool.stats.wait_all(timeout, raise_on_error=raise_on_error, wait=pool.wait_all)
 
     def get_failed(self) -> list[Task[Any]]:
         """Return the failed tasks since ``clear_failed``, oldest first, at most the last 1000."""
@@ -359,8 +350,6 @@ class CondaEnvExecutor(Executor):
 
         None ends that.
         """
-        if callback is not None and not callable(callback):
-            raise TypeError(f"the callback must be callable or None, not {callback!r}")
         self._pool.stats.report_errors(callback)
 
     def set_timeout(self, seconds: float | None) -> None:

@@ -62,6 +62,31 @@ def _spread(
     return given, {**rest, **(named if isinstance(named, dict) else {})}
 
 
+def checked(
+    fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any], definition: Any = None
+) -> tuple[Any, str]:
+    """Return what is called, a callable or the definition of a target, and its name.
+
+    Args:
+        fn: a callable or a target.
+        args: the other arguments of ``submit``.
+        kwargs: its keywords.
+        definition: of the target, if that is known.
+
+    Raises:
+        TypeError, ValueError, FileNotFoundError: it is neither, or the call has the form of another
+            library.
+    """
+    if kwargs and not LOOKED_AT.isdisjoint(kwargs):
+        check_options(fn, args, kwargs)
+    if callable(fn):
+        return fn, references.display_name(fn)
+    target = references.target_of(fn)
+    if definition is None and ":" not in target:
+        raise no_target(target, args, kwargs)
+    return definition or references.definition_of_target(target), references.display_name(target)
+
+
 def no_target(target: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ValueError:
     """Return what is raised for a text that names a file or a module, and no function.
 

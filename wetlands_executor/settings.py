@@ -111,7 +111,7 @@ def start_settings(
     if initializer is not None and not callable(initializer):
         initializer = partial(
             scripts.call_target,
-            references.definition_of_target(references.target_of(initializer)),
+            references.definition_of(initializer),
         )
     if initializer:
         call = (initializer, tuple(settings.initargs))

@@ -304,7 +304,7 @@ class Submission:
         """Yield tasks, each submitted when it is asked for: of one item, or of ``size`` items."""
         if size == 1:
             return (self.submit(fn, args, {}, definition, options) for args in items)
-        what = fn if callable(fn) else references.definition_of_target(references.target_of(fn))
+        what = fn if callable(fn) else references.definition_of(fn)
         return (
             self.submit(scripts.process_chunk, (what, chunk), {}, None, options)
             for chunk in results.chunks(items, size)

@@ -12,13 +12,11 @@ from collections.abc import Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import Executor
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from wetlands_executor import seconds as seconds_of
 from wetlands_executor.carried.call import Carrier
 from wetlands_executor.carried.lifecycle import Lifecycle
 from wetlands_executor.carried.pool import CarriedPool
 from wetlands_executor.carried.submission import CarriedSubmission
 from wetlands_executor.ending import Ending
-from wetlands_executor.errors import TasksFailed
 from wetlands_executor.futures.events import make_listener
 from wetlands_executor.futures.future import Callback, Dispatch, Task
 from wetlands_executor.futures.options import CallOptions, RetryOn
@@ -144,11 +142,8 @@ class CarriedExecutor(Executor):
 
     def wait_all(self, timeout: float | None = None, *, raise_on_error: bool = False) -> bool:
         """Wait until every task that was started has finished; as ``CondaEnvExecutor.wait_all``."""
-        done = self._pool.stats.wait(seconds_of.wait("timeout", timeout))
-        failed = self.get_failed() if raise_on_error else []
-        if failed:
-            raise TasksFailed.of(failed)
-        return done
+        stats = self._pool.stats
+        return stats.wait_all(timeout, raise_on_error=raise_on_error, wait=stats.wait)
 
     def get_failed(self) -> list[Task[Any]]:
         """Return the failed tasks since ``clear_failed``, oldest first, at most the last 1000."""
@@ -162,8 +157,6 @@ class CarriedExecutor(Executor):
         self, callback: Callable[[Task[Any], BaseException], object] | None
     ) -> None:
         """Call ``callback(task, exception)`` for every task that fails; None ends that."""
-        if callback is not None and not callable(callback):
-            raise TypeError(f"the callback must be callable or None, not {callback!r}")
         self._pool.stats.report_errors(callback)
 
     def get_progress(self) -> dict[str, Any]:

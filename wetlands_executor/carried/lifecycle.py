@@ -5,17 +5,13 @@ Any thread enters.
 
 from __future__ import annotations
 
-import atexit
 import threading
-from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 from weakref import WeakSet
 
 from wetlands_executor import threads
-from wetlands_executor.futures.settling import cancel_deferred
-from wetlands_executor.futures.waiting import Latch
-from wetlands_executor.pool.closing import note_exit
+from wetlands_executor.pool.closing import Finish, finish_at_exit
 
 if TYPE_CHECKING:
     from wetlands_executor.carried.pool import CarriedPool
@@ -29,10 +25,9 @@ class Lifecycle:
 
     def __init__(self, pool: CarriedPool) -> None:
         self._pool = pool
-        self._finished = Latch()
+        self._finished = Finish()
         # One entry: the thread that takes it ends the serving threads.
         self._unended = [None]
-        self._when_finished: deque[Callable[[], object]] = deque()
         self._timers: list[threading.Timer] = []
         lifecycles.add(self)
 
@@ -60,13 +55,9 @@ class Lifecycle:
         """Accept nothing more; cancel what no carrier has."""
         pool = self._pool
         pool.closing.refuse()
-        for task in list(pool.held.unstarted):
-            cancel_deferred(task, f"{reason} before the task was started")
         if cancel_pending:
             pool.closing.cancel_because(reason)
-            for task in list(pool.held.dependents):
-                cancel_deferred(task, reason)
-                pool.held.dependents.discard(task)
+        pool.held.cancel(reason, dependents=cancel_pending)
 
     def wind_down(self, reason: str) -> None:
         """End soon: cancel, ask, and end the workers of what still runs after ``KILL_AFTER`` s."""
@@ -97,17 +88,7 @@ class Lifecycle:
 
     def when_finished(self, job: Callable[[], object]) -> None:
         """Call ``job`` when everything was delivered; now if it has been."""
-        self._when_finished.append(job)
-        if self._finished.is_set():
-            self._tell_finished()
-
-    def _tell_finished(self) -> None:
-        while self._when_finished:
-            try:
-                job = self._when_finished.popleft()
-            except IndexError:
-                return
-            job()
+        self._finished.then(job)
 
     def _end(self) -> None:
         """Nothing runs or waits any more: end what serves."""
@@ -125,8 +106,7 @@ class Lifecycle:
         for timer in self._timers:
             timer.cancel()
         self._pool.end_threads()
-        self._finished.set()
-        self._tell_finished()
+        self._finished.come()
 
     def join(self, timeout: float | None = None) -> bool:
         """Wait until everything has ended and was delivered; True if so."""
@@ -138,16 +118,4 @@ class Lifecycle:
 #: Ends that may still be waited for.
 lifecycles: WeakSet[Lifecycle] = WeakSet()
 
-
-def _finish_at_exit() -> None:
-    """Do what the standard library does at interpreter exit: finish what was submitted."""
-    note_exit()
-    found = [lifecycle for lifecycle in lifecycles if not lifecycle.forked]
-    for lifecycle in found:
-        lifecycle.shutdown()
-    for lifecycle in found:
-        lifecycle.join()
-
-
-# Before threading joins its threads, as concurrent.futures does it; see pool/pool.py.
-getattr(threading, "_register_atexit", atexit.register)(_finish_at_exit)
+finish_at_exit(lambda: [lifecycle for lifecycle in lifecycles if not lifecycle.forked])

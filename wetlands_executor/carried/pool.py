@@ -8,7 +8,6 @@ enters.
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -17,7 +16,9 @@ from wetlands_executor import threads
 from wetlands_executor.carried.call import CarriedCall, CarriedOutcome, Carrier
 from wetlands_executor.futures import settling
 from wetlands_executor.futures.elsewhere import Elsewhere
+from wetlands_executor.futures.events import with_listener, without_callback
 from wetlands_executor.futures.reports import begin_again
+from wetlands_executor.futures.standard import run_a_little_later
 from wetlands_executor.pool.closing import Closing
 from wetlands_executor.pool.delivery import SerialThread
 from wetlands_executor.pool.lifecycle import Held
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
     from wetlands_executor.futures.events import Listener
     from wetlands_executor.futures.future import Task
 
-#: Seconds until a thread is told again that has locked what it waits for.
-NOTIFY_DELAY = 0.005
 
 
 class CarriedPool:
@@ -165,9 +164,7 @@ class CarriedPool:
 
     def notify_later(self, job: Callable[[], bool]) -> None:
         """Run a job a little later."""
-        timer = threading.Timer(NOTIFY_DELAY, job)
-        timer.daemon = True
-        timer.start()
+        run_a_little_later(job)
 
     def run_user_code(self, job: Callable[[], object]) -> None:
         """Do what has to be done for a dependant."""
@@ -202,14 +199,11 @@ class CarriedPool:
 
     def add_listener(self, listener: Listener) -> None:
         """Tell a listener what happens to all tasks from now on."""
-        self.listeners = (*(each for each in self.listeners if not each.removed), listener)
+        self.listeners = with_listener(self.listeners, listener)
 
     def remove_listener(self, callback: object) -> None:
         """Drop the listeners that call ``callback``, and what is on its way to them."""
-        gone = [each for each in self.listeners if each.callback == callback]
-        for listener in gone:
-            listener.remove()
-        self.listeners = tuple(each for each in self.listeners if each not in gone)
+        self.listeners = without_callback(self.listeners, callback)
 
     # --- what has become of it
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from wetlands_executor import arguments
 from wetlands_executor import seconds as seconds_of
 from wetlands_executor.carried.call import CarriedCall
-from wetlands_executor.forms import OPTIONS, check_options, no_target
+from wetlands_executor.forms import checked
 from wetlands_executor.futures import deferral, results, settling
 from wetlands_executor.futures.elsewhere import Elsewhere, place_of
 from wetlands_executor.futures.future import Task
@@ -77,12 +77,7 @@ class CarriedSubmission:
         pool = self._pool
         if pool.refusing:
             self.refuse()
-        if kwargs and not OPTIONS.isdisjoint(kwargs):
-            check_options(fn, args, kwargs)
-        if not callable(fn) and definition is None and ":" not in references.target_of(fn):
-            raise no_target(references.target_of(fn), args, kwargs)
-        what = fn if callable(fn) else definition or _definition_of(fn)
-        name = references.display_name(fn if callable(fn) else references.target_of(fn))
+        what, name = checked(fn, args, kwargs, definition)
         hidden = 2 if fn is scripts.run_script else 0
         start = options is None or options.start
         task: Task[Any]
@@ -156,7 +151,7 @@ class CarriedSubmission:
             self.refuse()
         timeout = seconds_of.wait("timeout", how.timeout)
         end = None if timeout is None else timeout + time.monotonic()
-        what = fn if callable(fn) else _definition_of(fn)
+        what = fn if callable(fn) else references.definition_of(fn)
         items: Iterable[Any] = zip(*iterables)  # noqa: B905 - as in the standard library
         eager = how.buffersize is None and how.ordered and options is None
         size = how.size
@@ -190,7 +185,7 @@ class CarriedSubmission:
         """Submit ``fn(*items)`` for the items of the iterables, zipped; return the tasks."""
         if self._pool.refusing:
             self.refuse()
-        definition = None if callable(fn) else _definition_of(fn)
+        definition = None if callable(fn) else references.definition_of(fn)
         calls = enumerate(zip(*iterables))  # noqa: B905 - as in map
         return [self.submit(fn, args, {}, definition, options, place) for place, args in calls]
 
@@ -222,7 +217,3 @@ def _is_known_there(obj: Any) -> bool:
     """Return True for what an environment has; what the user's project defines travels as code."""
     reference = references.reference_to(obj)
     return reference is not None and reference.file is None
-
-
-def _definition_of(fn: Any) -> references.DefinitionTuple:
-    return references.definition_of_target(references.target_of(fn))

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from enum import Enum
 from functools import partial
@@ -352,6 +352,19 @@ def is_gone(error: BaseException) -> bool:
         return False
     message = describe(error).lower()
     return any(words in message for words in _GONE)
+
+
+def with_listener(listeners: Sequence[Listener], added: Listener) -> tuple[Listener, ...]:
+    """Return listeners of all tasks and one more; those that were removed go (closed windows)."""
+    return (*(each for each in listeners if not each.removed), added)
+
+
+def without_callback(listeners: Sequence[Listener], callback: object) -> tuple[Listener, ...]:
+    """Remove the listeners that call ``callback``, and what is on its way; return the others."""
+    gone = [each for each in listeners if each.callback == callback]
+    for listener in gone:
+        listener.remove()
+    return tuple(each for each in listeners if each not in gone)
 
 
 def make_listener(callback: Callback, dispatch: Dispatch | None, *, once: bool) -> Listener:

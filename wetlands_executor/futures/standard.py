@@ -192,6 +192,17 @@ def make_callbacks(task: Any) -> deque[Any]:
     return found
 
 
+#: Seconds until a notification is tried again whose lock another thread has.
+NOTIFY_DELAY = 0.005
+
+
+def run_a_little_later(job: Callable[[], object]) -> None:
+    """Run a job after ``NOTIFY_DELAY``, where no thread of a pool has timers."""
+    timer = threading.Timer(NOTIFY_DELAY, job)
+    timer.daemon = True
+    timer.start()
+
+
 class Notification:
     """Publishes the final state of one Task under its condition, and notifies the waiters there.
 

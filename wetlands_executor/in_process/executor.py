@@ -14,14 +14,13 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 from wetlands_executor import seconds as seconds_of
 from wetlands_executor.ending import Ending
 from wetlands_executor.environment.source import source_of
-from wetlands_executor.errors import TasksFailed
 from wetlands_executor.futures.events import make_listener
 from wetlands_executor.futures.future import Callback, Dispatch, Task
 from wetlands_executor.futures.options import CallOptions, RetryOn
 from wetlands_executor.in_process import report
 from wetlands_executor.in_process.lifecycle import Lifecycle, check_wait
 from wetlands_executor.in_process.pool import ThreadPool
-from wetlands_executor.in_process.submission import ThreadSubmission, definition_of
+from wetlands_executor.in_process.submission import ThreadSubmission
 from wetlands_executor.remote import RemoteModule
 from wetlands_executor.serialize import references
 from wetlands_executor.submission import MapOptions
@@ -196,17 +195,13 @@ class InProcessExecutor(Executor):
 
     def wait_all(self, timeout: float | None = None, *, raise_on_error: bool = False) -> bool:
         """Wait until every task that was started has finished; as ``CondaEnvExecutor.wait_all``."""
-        if isinstance(timeout, bool):
-            raise TypeError(
-                f"wait_all({timeout}): timeout is a number of seconds; write "
-                f"wait_all(raise_on_error={timeout})"
-            )
-        check_wait(self._pool, "all of its tasks", "wait for single tasks")
-        done = self._pool.stats.wait(seconds_of.wait("timeout", timeout))
-        failed = self.get_failed() if raise_on_error else []
-        if failed:
-            raise TasksFailed.of(failed)
-        return done
+        pool = self._pool
+
+        def wait(seconds: float | None) -> bool:
+            check_wait(pool, "all of its tasks", "wait for single tasks")
+            return pool.stats.wait(seconds)
+
+        return pool.stats.wait_all(timeout, raise_on_error=raise_on_error, wait=wait)
 
     def get_failed(self) -> list[Task[Any]]:
         """Return the failed tasks since ``clear_failed``, oldest first, at most the last 1000."""
@@ -220,8 +215,6 @@ class InProcessExecutor(Executor):
         self, callback: Callable[[Task[Any], BaseException], object] | None
     ) -> None:
         """Call ``callback(task, exception)`` for every task that fails; None ends that."""
-        if callback is not None and not callable(callback):
-            raise TypeError(f"the callback must be callable or None, not {callback!r}")
         self._pool.stats.report_errors(callback)
 
     def set_timeout(self, seconds: float | None) -> None:
@@ -352,4 +345,4 @@ def _initializer(given: Any) -> Callable[..., object] | None:
 
     from wetlands_executor.worker import scripts
 
-    return partial(scripts.call_target, definition_of(given))
+    return partial(scripts.call_target, references.definition_of(given))

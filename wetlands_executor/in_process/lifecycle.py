@@ -6,10 +6,8 @@ for itself, it gets an error.
 
 from __future__ import annotations
 
-import atexit
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
@@ -17,9 +15,9 @@ from weakref import WeakSet
 
 from wetlands_executor import threads
 from wetlands_executor.errors import TaskTimeoutError
-from wetlands_executor.futures.settling import cancel_deferred, settle, settle_cancelled, withdraw
-from wetlands_executor.futures.waiting import Latch, remaining
-from wetlands_executor.pool.closing import note_exit
+from wetlands_executor.futures.settling import settle, settle_cancelled, withdraw
+from wetlands_executor.futures.waiting import remaining
+from wetlands_executor.pool.closing import Finish, finish_at_exit
 
 if TYPE_CHECKING:
     from wetlands_executor.in_process.clock import Alarm
@@ -35,10 +33,9 @@ class Lifecycle:
 
     def __init__(self, pool: ThreadPool) -> None:
         self._pool = pool
-        self._finished = Latch()
+        self._finished = Finish()
         # One entry: the thread that takes it ends the serving threads.
         self._unended = [None]
-        self._when_finished: deque[Callable[[], object]] = deque()
         self._run_limit: Alarm | None = None
         self._finisher: threading.Thread | None = None
         lifecycles.add(self)
@@ -61,12 +58,8 @@ class Lifecycle:
         pool.closing.refuse()
         if cancel_pending:
             pool.closing.cancel_because(reason)
-        for task in list(pool.held.unstarted):
-            cancel_deferred(task, f"{reason} before the task was started")
+        pool.held.cancel(reason, dependents=cancel_pending)
         if cancel_pending:
-            for task in list(pool.held.dependents):
-                cancel_deferred(task, reason)
-                pool.held.dependents.discard(task)
             while (call := pool.queue.pop()) is not None:
                 if call.take():
                     settle_cancelled(call.task, reason)
@@ -121,17 +114,7 @@ class Lifecycle:
 
     def when_finished(self, job: Callable[[], object]) -> None:
         """Call ``job`` when everything was delivered; now if it has been."""
-        self._when_finished.append(job)
-        if self._finished.is_set():
-            self._tell_finished()
-
-    def _tell_finished(self) -> None:
-        while self._when_finished:
-            try:
-                job = self._when_finished.popleft()
-            except IndexError:
-                return
-            job()
+        self._finished.then(job)
 
     def _end(self) -> None:
         """Nothing runs or waits any more: end what serves."""
@@ -153,8 +136,7 @@ class Lifecycle:
     def _finish(self) -> None:
         self._finisher = threading.current_thread()
         self._pool.end_threads()
-        self._finished.set()
-        self._tell_finished()
+        self._finished.come()
 
     def join(self, timeout: float | None = None) -> bool:
         """Wait until everything has ended and was delivered; True if so.
@@ -202,16 +184,4 @@ def check_wait(pool: ThreadPool, what: str, remedy: str) -> None:
 #: Ends that may still be waited for.
 lifecycles: WeakSet[Lifecycle] = WeakSet()
 
-
-def _finish_at_exit() -> None:
-    """Do what the standard library does at interpreter exit: finish what was submitted."""
-    note_exit()
-    found = [lifecycle for lifecycle in lifecycles if not lifecycle.forked]
-    for lifecycle in found:
-        lifecycle.shutdown()
-    for lifecycle in found:
-        lifecycle.join()
-
-
-# Before threading joins its threads, as concurrent.futures does it; see pool/pool.py.
-getattr(threading, "_register_atexit", atexit.register)(_finish_at_exit)
+finish_at_exit(lambda: [lifecycle for lifecycle in lifecycles if not lifecycle.forked])

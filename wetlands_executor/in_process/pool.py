@@ -24,7 +24,9 @@ from weakref import WeakSet
 from wetlands_executor import threads
 from wetlands_executor.errors import OF_STACKS, TaskTimeoutError, because, describe
 from wetlands_executor.futures import settling
+from wetlands_executor.futures.events import with_listener, without_callback
 from wetlands_executor.futures.reports import begin_again
+from wetlands_executor.futures.standard import NOTIFY_DELAY
 from wetlands_executor.in_process import call as call_module
 from wetlands_executor.in_process.call import Run, ThreadCall
 from wetlands_executor.in_process.clock import Clock
@@ -42,8 +44,6 @@ if TYPE_CHECKING:
 
 LOGGER = logging.getLogger("concurrent.futures")
 
-#: Seconds after which a waiting thread is notified again, if it had locked its own condition.
-NOTIFY_DELAY = 0.005
 
 
 class ThreadPool:
@@ -373,14 +373,11 @@ class ThreadPool:
 
     def add_listener(self, listener: Listener) -> None:
         """Deliver the events of all tasks to a listener from now on."""
-        self.listeners = (*(each for each in self.listeners if not each.removed), listener)
+        self.listeners = with_listener(self.listeners, listener)
 
     def remove_listener(self, callback: object) -> None:
         """Drop the listeners that call ``callback``, and the events on their way to them."""
-        gone = [each for each in self.listeners if each.callback == callback]
-        for listener in gone:
-            listener.remove()
-        self.listeners = tuple(each for each in self.listeners if each not in gone)
+        self.listeners = without_callback(self.listeners, callback)
 
     def limit_tasks(self, seconds: float | None) -> None:
         """Limit tasks that start from now on."""

@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from wetlands_executor import seconds as seconds_of
-from wetlands_executor.forms import LOOKED_AT, check_options, no_target
+from wetlands_executor.forms import checked
 from wetlands_executor.futures import deferral, results
 from wetlands_executor.futures.future import Task
 from wetlands_executor.in_process.call import ThreadCall
@@ -69,12 +69,7 @@ class ThreadSubmission:
         pool = self._pool
         if pool.refusing:
             self.refuse()
-        if kwargs and not LOOKED_AT.isdisjoint(kwargs):
-            check_options(fn, args, kwargs)
-        if not callable(fn) and definition is None and ":" not in references.target_of(fn):
-            raise no_target(references.target_of(fn), args, kwargs)
-        what = fn if callable(fn) else definition or definition_of(fn)
-        name = references.display_name(fn if callable(fn) else references.target_of(fn))
+        what, name = checked(fn, args, kwargs, definition)
         start = options is None or options.start
         task: Task[Any]
         if not start or deferral.among(args, kwargs):
@@ -118,7 +113,7 @@ class ThreadSubmission:
             self.refuse()
         timeout = seconds_of.wait("timeout", how.timeout)
         end = None if timeout is None else timeout + time.monotonic()
-        definition = None if callable(fn) else definition_of(fn)
+        definition = None if callable(fn) else references.definition_of(fn)
         items = zip(*iterables)  # noqa: B905 - the shortest ends it, as in the standard library
         tasks = (self.submit(fn, args, {}, definition, options) for args in items)
         if keep is not None:
@@ -132,7 +127,7 @@ class ThreadSubmission:
         """Submit ``fn(*items)`` for the items of the iterables, zipped; return the tasks."""
         if self._pool.refusing:
             self.refuse()
-        definition = None if callable(fn) else definition_of(fn)
+        definition = None if callable(fn) else references.definition_of(fn)
         calls = enumerate(zip(*iterables))  # noqa: B905 - as in map
         return [self.submit(fn, args, {}, definition, options, place) for place, args in calls]
 
@@ -155,12 +150,3 @@ class ThreadSubmission:
             f"submit_script({os.fspath(path)!r}): a script needs a process, whose __main__ and "
             f"sys.argv it can be; use CondaEnvExecutor(), or put the work into a function"
         )
-
-
-def definition_of(fn: Any) -> references.DefinitionTuple:
-    """Return the definition of a target.
-
-    Raises:
-        TypeError, ValueError, FileNotFoundError: it is none.
-    """
-    return references.definition_of_target(references.target_of(fn))

@@ -7,16 +7,17 @@ Threads: each field is set by one store, by any thread, and read by any.
 
 from __future__ import annotations
 
+import atexit
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable
 from concurrent.futures.process import BrokenProcessPool
 from typing import NoReturn, Protocol
 
+from wetlands_executor.futures.waiting import Latch
+
 # Set at interpreter exit: a fact about the process.
 _exiting: list[bool] = []
-
-
-def note_exit() -> None:
-    """Note that the interpreter is going down."""
-    _exiting.append(True)
 
 
 def refusal() -> str:
@@ -29,6 +30,68 @@ def foreign() -> RuntimeError:
     return RuntimeError(
         "this executor belongs to the process that forked this one: make a new one here"
     )
+
+
+class Finish(Latch):
+    """Set when an executor has ended and everything was delivered, and what follows on that."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._jobs: deque[Callable[[], object]] = deque()
+
+    def then(self, job: Callable[[], object], *, now: bool = False) -> None:
+        """Call ``job`` when it is set, once; here if it is set already, or ``now``.
+
+        ``job`` must neither block nor run user code.
+        """
+        self._jobs.append(job)
+        if now or self.is_set():
+            self._run_jobs()
+
+    def come(self) -> None:
+        """Set it, and do what follows."""
+        self.set()
+        self._run_jobs()
+
+    def _run_jobs(self) -> None:
+        while self._jobs:
+            try:
+                job = self._jobs.popleft()
+            except IndexError:
+                return  # another thread has it
+            job()
+
+
+class Ends(Protocol):
+    """How an executor is ended at interpreter exit."""
+
+    def shutdown(self) -> None:
+        """Accept nothing more, and end when everything is done."""
+        ...
+
+    def join(self) -> object:
+        """Wait for that."""
+        ...
+
+
+def finish_at_exit(lifecycles: Callable[[], Iterable[Ends]]) -> None:
+    """Do what the standard library does at interpreter exit: finish what was submitted.
+
+    Args:
+        lifecycles: returns those of the executors of this process that there are then.
+    """
+
+    def finish() -> None:
+        _exiting.append(True)
+        found = list(lifecycles())
+        for lifecycle in found:
+            lifecycle.shutdown()
+        for lifecycle in found:
+            lifecycle.join()
+
+    # Before threading joins its threads, as concurrent.futures does it (bpo-39812); atexit would
+    # come too late for callbacks that start threads.
+    getattr(threading, "_register_atexit", atexit.register)(finish)
 
 
 class Decider(Protocol):

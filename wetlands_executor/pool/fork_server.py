@@ -61,8 +61,10 @@ from wetlands_executor.system import (
     poll,
     send_descriptors,
     set_blocking,
+    start_process,
 )
 from wetlands_executor.worker import current_task, wire
+from wetlands_executor.worker.stage0 import STAGE0
 
 if TYPE_CHECKING:
     from wetlands_executor.worker.config import ProcessConfig
@@ -157,7 +159,9 @@ class ForkServerProcess(spawn.Process):
         # Order of STAGE0: inbox, bulk, results, life, shared page. Without an inbox it becomes a
         # fork server, and what it reads from is a socket.
         passed = [-1, socket_child, -1, life_child, -1, -1, -1, -1, self._make_bundle()]
-        self._popen = spawn.start(argv, env, cwd, passed, stdout_child, stderr_child)
+        self._popen = start_process(
+            [*argv, "-c", STAGE0], env, cwd, passed, stdout_child, stderr_child
+        )
         self.pid = self._popen.pid
         for fd in (life_child, stdout_child, stderr_child):
             descriptors.close_quietly(fd)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import signal
 import threading
-from collections import deque
 from collections.abc import Callable
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
@@ -26,7 +25,7 @@ from wetlands_executor.pool.announcing import Announcing
 from wetlands_executor.pool.call import FAILED, Outcome
 from wetlands_executor.pool.call_timers import CallTimers
 from wetlands_executor.pool.cancelling import Cancelling
-from wetlands_executor.pool.closing import Closing
+from wetlands_executor.pool.closing import Closing, Finish
 from wetlands_executor.pool.decoding import Decoding
 from wetlands_executor.pool.delivery import Latch, SerialThread
 from wetlands_executor.pool.direct_calls import DirectCalls
@@ -65,6 +64,19 @@ class Held:
 
     unstarted: WeakSet[Task[Any]] = field(default_factory=WeakSet)
     dependents: set[Task[Any]] = field(default_factory=set)
+
+    def cancel(self, reason: str, *, dependents: bool) -> None:
+        """Cancel those that wait for ``start()``, and if asked to those that wait for others.
+
+        Args:
+            reason: why.
+            dependents: the latter too.
+        """
+        for task in list(self.unstarted):
+            cancel_deferred(task, f"{reason} before the task was started")
+        for task in list(self.dependents) if dependents else ():
+            cancel_deferred(task, reason)
+            self.dependents.discard(task)
 
 
 @dataclass(frozen=True)
@@ -105,9 +117,7 @@ class Lifecycle:
         self._closing = parts.closing
         self._loop = parts.loop
         self.workers_gone = Latch()
-        self.finished = Latch()
-        # Called when the pool has ended and everything was delivered; see `when_finished`.
-        self._when_finished: deque[Callable[[], object]] = deque()
+        self.finished = Finish()
 
     # --- any thread
 
@@ -125,12 +135,7 @@ class Lifecycle:
         self._closing.refuse()
         if cancel_pending:
             self._closing.cancel_because(reason)
-        held = self._parts.held
-        for task in list(held.unstarted):
-            cancel_deferred(task, f"{reason} before the task was started")
-        if cancel_pending:
-            for task in list(held.dependents):
-                cancel_deferred(task, reason)
+        self._parts.held.cancel(reason, dependents=cancel_pending)
         if not self.end_unused():
             self._loop.post(partial(self._parts.shell.feed, st.ShutdownRequested(cancel_pending)))
 
@@ -149,8 +154,7 @@ class Lifecycle:
         self._parts.callbacks.end_unstarted()
         self._loop.reject_late()
         self.workers_gone.set()
-        self.finished.set()
-        self._run_when_finished()
+        self.finished.come()
         return True
 
     def wind_down(self, reason: str) -> None:
@@ -180,17 +184,7 @@ class Lifecycle:
 
         ``job`` must neither block nor run user code.
         """
-        self._when_finished.append(job)
-        if self.finished.is_set() or not self._loop.started or self._loop.forked:
-            self._run_when_finished()
-
-    def _run_when_finished(self) -> None:
-        while self._when_finished:
-            try:
-                job = self._when_finished.popleft()
-            except IndexError:
-                return  # another thread has it
-            job()
+        self.finished.then(job, now=not self._loop.started or self._loop.forked)
 
     def terminate(self, *, kill: bool, why: str) -> None:
         """End all workers now: running calls are lost, the others cancelled.
@@ -287,8 +281,7 @@ class Lifecycle:
         parts.output.thread.end()
         parts.decoding.end()
         parts.callbacks.end()
-        self.finished.set()
-        self._run_when_finished()
+        self.finished.come()
 
     def fail(self, error: BaseException) -> None:
         """After a bug of ours.

@@ -23,16 +23,14 @@ r"""``Pool``: the parts of a pool, put together; and what other threads ask of i
 
 from __future__ import annotations
 
-import atexit
 import os
-import threading
 import weakref
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from wetlands_executor import threads
-from wetlands_executor.futures.events import Listener
+from wetlands_executor.futures.events import Listener, with_listener, without_callback
 from wetlands_executor.futures.settling import announce_late
 from wetlands_executor.pool import nested, spawn
 from wetlands_executor.pool.announcing import Announcing
@@ -40,7 +38,7 @@ from wetlands_executor.pool.blame import Blame
 from wetlands_executor.pool.call import Call
 from wetlands_executor.pool.call_timers import CallTimers
 from wetlands_executor.pool.cancelling import Cancelling
-from wetlands_executor.pool.closing import Closing, note_exit
+from wetlands_executor.pool.closing import Closing, finish_at_exit
 from wetlands_executor.pool.deadlines import Deadlines
 from wetlands_executor.pool.decoding import Decoding
 from wetlands_executor.pool.delivery import SerialThread
@@ -462,20 +460,13 @@ class Pool:
 
     def add_listener(self, listener: Listener) -> None:
         """Tell a listener what happens to all tasks from now on. Any thread."""
-        # Those that were removed go: windows that are gone.
-        self.listeners = (*(each for each in self.listeners if not each.removed), listener)
+        self.listeners = with_listener(self.listeners, listener)
         if self.started:
             self.post(self.direct_calls.sync)  # it gets the events of what is under way as well
 
     def remove_listener(self, callback: object) -> None:
         """Drop the listeners that call ``callback``, and what is on its way to them. Any thread."""
-        kept = []
-        for listener in self.listeners:
-            if listener.callback == callback:
-                listener.remove()
-            else:
-                kept.append(listener)
-        self.listeners = tuple(kept)
+        self.listeners = without_callback(self.listeners, callback)
 
     # --- what a Task asks (futures/protocols.py)
 
@@ -583,16 +574,8 @@ def _after_fork_in_child() -> None:
 spawn.at_fork(_after_fork_in_child)
 
 
-def _finish_at_exit() -> None:
-    """Do what the standard library does at interpreter exit: finish what was submitted."""
-    note_exit()
-    pools = [pool for pool in live_pools if not pool.forked]
-    for pool in pools:
-        pool.lifecycle.shutdown()
-    for pool in pools:
-        pool.lifecycle.join()
+def _lifecycles() -> list[Lifecycle]:
+    return [pool.lifecycle for pool in live_pools if not pool.forked]
 
 
-# Before threading joins its threads, as concurrent.futures does it (bpo-39812); atexit would come
-# too late for callbacks that start threads.
-getattr(threading, "_register_atexit", atexit.register)(_finish_at_exit)
+finish_at_exit(_lifecycles)

@@ -154,7 +154,9 @@ class Process:
 
     def _start(self, argv: list[str], env: dict[str, str], cwd: str | None, arena: int) -> None:
         passed, outputs = self._make_pipes(arena)
-        self._popen = start(argv, env, cwd, [*passed, self._make_bundle()], *outputs)
+        self._popen = start_process(
+            [*argv, "-c", STAGE0], env, cwd, [*passed, self._make_bundle()], *outputs
+        )
         self.pid = self._popen.pid
         self._let_go()
         self._watch()
@@ -467,18 +469,6 @@ def describe_end(code: int | None, why_lost: str) -> str:
     return f"with exit code {code}" + (
         f" (a shell's for a program that {name} has ended)" if name else ""
     )
-
-
-def start(
-    argv: list[str],
-    env: dict[str, str],
-    cwd: str | None,
-    passed: list[int],
-    stdout: int,
-    stderr: int,
-) -> subprocess.Popen[bytes]:
-    """Start an interpreter with ``STAGE0``, which gets the numbers of ``passed``."""
-    return start_process([*argv, "-c", STAGE0], env, cwd, passed, stdout, stderr)
 
 
 def watch_exit(process: subprocess.Popen[bytes]) -> tuple[int, bool]:

@@ -15,6 +15,8 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
+from wetlands_executor import seconds as seconds_of
+from wetlands_executor.errors import TasksFailed
 from wetlands_executor.futures.overview import Ended
 from wetlands_executor.futures.settling import settle
 from wetlands_executor.futures.waiting import Wakeups
@@ -88,7 +90,13 @@ class TaskStats:
         self._error_callback: ErrorCallback | None = None
 
     def report_errors(self, callback: ErrorCallback | None) -> None:
-        """Call this for every task that fails, on the callback thread; None ends that."""
+        """Call this for every task that fails, on the callback thread; None ends that.
+
+        Raises:
+            TypeError: it is neither callable nor None.
+        """
+        if callback is not None and not callable(callback):
+            raise TypeError(f"the callback must be callable or None, not {callback!r}")
         self._error_callback = callback
 
     @property
@@ -244,6 +252,35 @@ class TaskStats:
         """Wake the threads that wait until no task is active, if that is so."""
         if self.active <= 0:
             self._wakeups.notify_all()
+
+    def wait_all(
+        self,
+        timeout: float | None,
+        *,
+        raise_on_error: bool,
+        wait: Callable[[float | None], bool],
+    ) -> bool:
+        """Do what ``wait_all`` of an executor does.
+
+        Args:
+            timeout: seconds, as the program has given them.
+            raise_on_error: raise if a task has failed since the last ``clear_failures``.
+            wait: waits until no task is active, for so many seconds.
+
+        Raises:
+            TasksFailed: some have failed; it lists their names.
+            TypeError, ValueError: ``timeout`` is no number of seconds.
+        """
+        if isinstance(timeout, bool):
+            raise TypeError(
+                f"wait_all({timeout}): timeout is a number of seconds; write "
+                f"wait_all(raise_on_error={timeout})"
+            )
+        done = wait(seconds_of.wait("timeout", timeout))
+        failed = self.failures() if raise_on_error else []
+        if failed:
+            raise TasksFailed.of(failed)
+        return done
 
     def wait(self, timeout: float | None) -> bool:
         """Wait until no task is active; False if ``timeout`` seconds were over before."""

@@ -142,6 +142,11 @@ def target_of(fn: Any) -> str:
     return target
 
 
+def definition_of(fn: Any) -> DefinitionTuple:
+    """Return the definition of a target, which may be a path. Raises as the two below and above."""
+    return definition_of_target(target_of(fn))
+
+
 def definition_of_target(target: str) -> DefinitionTuple:
     """Return the definition that ``"pkg.mod:qualname"`` or ``"path/to/file.py:qualname"`` names.
 
