@@ -373,7 +373,11 @@ class CondaEnvExecutor(Executor):
         return report.find(self._pool, identifier)
 
     def is_responsive(self) -> bool:
-        """Return True if the I/O thread answers and no busy worker is past ``worker_timeout``."""
+        """Return True if the I/O thread and the workers answer.
+
+        False if a busy worker is past ``worker_timeout``, if a worker is stopped, or if an idle one
+        takes nothing.
+        """
         return report.is_responsive(self._pool)
 
     # --- workers

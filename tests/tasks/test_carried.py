@@ -212,6 +212,19 @@ def test_a_crash_and_a_retry(near: CarriedExecutor, tmp_path: Any) -> None:
     assert (task.result(30), task.attempt) == ("second", 2)
 
 
+def test_what_other_executors_refuse_is_refused(near: CarriedExecutor) -> None:
+    with pytest.raises(TypeError, match=r"wait_all\(raise_on_error=True\)"):
+        near.wait_all(True)
+    with pytest.raises(TypeError, match=r"arguments stand one by one"):
+        near.submit(divmod_of, args=(7, 2))
+    with pytest.raises(TypeError, match="callable or None"):
+        near.set_error_callback(1)  # type: ignore[arg-type]
+
+
+def divmod_of(number: int, by: int) -> tuple[int, int]:
+    return divmod(number, by)
+
+
 def test_map_in_parts(near: CarriedExecutor) -> None:
     assert list(near.map(lambda n: n * n, range(1000))) == [n * n for n in range(1000)]
     assert len(carrier_of(near).outcomes) == 16, "8 for each worker"
