@@ -142,6 +142,7 @@ class CondaEnvExecutor(Executor):
             cancel_grace=settings.cancel_grace,
             label=source.label,
         )
+        self._failures = self._pool.stats.give_failures()
         self._submission = Submission(self._pool)
         # Views and tasks that wait keep the submission: it is what has to be dropped.
         self._ending = Ending(self._pool.lifecycle, self._pool.closing, self._submission)

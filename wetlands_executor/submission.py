@@ -282,7 +282,7 @@ class Submission:
                 job.submit()
                 places = iter(range(job.size))
                 found = job.results(places, end, forget, how.return_exceptions)
-                return watching.note(found, pool, job.size, places, lambda: job.failed)
+                return watching.note(found, pool, job.size, places, job.failures)
             items = iter(calls)
         tasks = self._tasks(fn, items, how.size, definition, options)
         if keep is not None:

@@ -13,14 +13,17 @@ from typing import Any
 
 from wetlands_executor.futures.future import Task
 from wetlands_executor.futures.overview import Overview, RunningTask
+from wetlands_executor.map.job import Failures
 from wetlands_executor.pool import report
 from wetlands_executor.pool.pool import Pool
 
 #: Iterators of ``map`` -> their pool, the number of their calls, the places that are left of these,
-#: and what says how many have failed.
+#: and how many have failed. No value may refer to its key, not even through other objects, or both
+#: are kept for ever. The pool would: it keeps failed tasks, and with their exceptions the frames in
+#: which these were raised; the iterator may be a variable of one.
 _maps: weakref.WeakKeyDictionary[
     Iterator[Any],
-    tuple[weakref.ref[Pool], int | None, Iterator[int] | None, Callable[[], int] | None],
+    tuple[weakref.ref[Pool], int | None, Iterator[int] | None, Failures | None],
 ] = weakref.WeakKeyDictionary()
 
 
@@ -33,25 +36,24 @@ class Watch:
         pool: the pool.
         total: number of the calls that the watched object stands for.
         places: those of them that the iterator of a ``map`` was not asked for yet.
-        failed: returns how many of them have failed, each before the iterator yields that.
+        failures: of them, each counted before the iterator yields it.
 
     Attributes:
         total: that number; None if unknown, or if it stands for all calls of the pool.
-        failed: as above; None if unknown.
     """
 
-    __slots__ = ("_places", "_pool", "failed", "total")
+    __slots__ = ("_failures", "_places", "_pool", "total")
 
     def __init__(
         self,
         pool: Pool,
         total: int | None = None,
         places: Iterator[int] | None = None,
-        failed: Callable[[], int] | None = None,
+        failures: Failures | None = None,
     ) -> None:
         self._pool = pool
         self._places = places
-        self.failed = failed
+        self._failures = failures
         self.total = total
 
     def overview(self, *, exact: bool = False) -> Overview:
@@ -70,6 +72,13 @@ class Watch:
         if self._places is None or self.total is None:
             return None
         return self.total - length_hint(self._places)
+
+    def failed(self) -> int | None:
+        """Return how many calls of a ``map`` have failed; None if unknown.
+
+        Each is counted before its outcome is there.
+        """
+        return None if self._failures is None else self._failures.count
 
     def one_of(self, tasks: Iterable[object]) -> Callable[[RunningTask], bool]:
         """Return a function that returns True for a running task that is one of these.
@@ -116,11 +125,11 @@ def watch(what: object) -> Watch | None:
         return Watch(pool)
     if isinstance(what, Iterator):
         try:
-            reference, total, places, failed = _maps[what]
+            reference, total, places, failures = _maps[what]
         except (KeyError, TypeError):  # TypeError: no weak reference, or no hash
             return None
         found = reference()
-        return None if found is None else Watch(found, total, places, failed)
+        return None if found is None else Watch(found, total, places, failures)
     return None
 
 
@@ -144,7 +153,7 @@ def note(
     pool: Pool,
     total: int | None,
     places: Iterator[int] | None = None,
-    failed: Callable[[], int] | None = None,
+    failures: Failures | None = None,
 ) -> Iterator[Any]:
     """Note to which pool an iterator of ``map`` belongs; return it.
 
@@ -153,7 +162,7 @@ def note(
         pool: where the calls run.
         total: how many calls there are.
         places: of those that it was not asked for yet.
-        failed: returns how many of them have failed.
+        failures: of them.
     """
-    _maps[results] = (weakref.ref(pool), total, places, failed)
+    _maps[results] = (weakref.ref(pool), total, places, failures)
     return results

@@ -6,6 +6,7 @@ import gc
 import sys
 import threading
 import weakref
+from collections.abc import Callable
 from concurrent import futures
 from concurrent.futures import Executor, Future
 
@@ -259,6 +260,40 @@ def test_a_dropped_idle_executor_ends_its_workers(executor_kind: ExecutorKind) -
     executor_kind.forget(executor)
     del executor
     gc.collect()
+    if executor_kind.remote:
+        assert_processes_end({pid})
+
+
+def result_fails(executor: Executor) -> None:
+    executor.submit(divmod, 1, 0).result()
+
+
+def map_fails(executor: Executor) -> None:
+    list(executor.map(divmod, [1] * 3, [1, 0, 0]))
+
+
+def iterator_fails(executor: Executor) -> None:
+    results = executor.map(divmod, [1] * 3, [0] * 3)
+    next(results)
+
+
+@pytest.mark.parametrize("fail", [result_fails, map_fails, iterator_fails])
+def test_a_failure_whose_traceback_has_the_executor_does_not_keep_it(
+    executor_kind: ExecutorKind, fail: Callable[[Executor], None]
+) -> None:
+    """What an executor remembers of failures refers to frames, and these to the executor."""
+
+    def use() -> tuple[weakref.ref[Executor], int]:
+        executor = executor_kind.make(1)
+        pid = executor.submit(workload.pid).result()
+        executor_kind.forget(executor)
+        with pytest.raises(ZeroDivisionError):
+            fail(executor)
+        return weakref.ref(executor), pid
+
+    reference, pid = use()
+    gc.collect()
+    assert reference() is None
     if executor_kind.remote:
         assert_processes_end({pid})
 

@@ -48,6 +48,7 @@ class CarriedExecutor(Executor):
         self._carrier = carrier
         self._max_workers = carrier.max_workers
         self._pool = pool = CarriedPool(carrier)
+        self._failures = pool.stats.give_failures()
         self._submission = CarriedSubmission(pool)
         self._lifecycle = lifecycle = Lifecycle(pool)
         self._ending = Ending(lifecycle, pool.closing, self._submission)

@@ -85,6 +85,7 @@ class InProcessExecutor(Executor):
             initargs=initargs,
             owner=weakref.ref(self),
         )
+        self._failures = pool.stats.give_failures()
         self._lifecycle = lifecycle = Lifecycle(pool)
         self._submission = ThreadSubmission(pool)
         self._ending = Ending(lifecycle, pool.closing, self._submission)

@@ -99,6 +99,18 @@ class MapEntry(Item):
         return self.job.next_chunk()
 
 
+class Failures:
+    """How many calls of a map job have failed.
+
+    An object of its own, which leads to no other: who has it keeps nothing else.
+    """
+
+    __slots__ = ("count",)
+
+    def __init__(self) -> None:
+        self.count = 0
+
+
 class MapJob:
     """The calls of one ``map``: their arguments, then their outcomes.
 
@@ -113,7 +125,7 @@ class MapJob:
         chunks: what workers have and have not answered in full.
         sizing: how large chunks are.
         closed: no thread will take results any more.
-        failed: number of calls that have failed, each before its outcome is there.
+        failures: of its calls, each counted before its outcome is there.
     """
 
     def __init__(self, pool: MapPool, definition: Definition, host_settings: HostSettings) -> None:
@@ -141,7 +153,7 @@ class MapJob:
         self._foreign = False
         self._sender: tuple[str, str] = ("", "")
         self.closed = False
-        self.failed = 0
+        self.failures = Failures()
 
     # --- in
 
@@ -188,7 +200,7 @@ class MapJob:
 
         Order: before its arguments are dropped.
         """
-        self.failed += 1
+        self.failures.count += 1
         task: Task[Any] = Task(self.pool, self.definition.name)
         task._counted = True
         entry = self._arguments[place]

@@ -85,7 +85,8 @@ def bar_of_items(
         total = length_of(items)
     asked_for = failed = None
     if isinstance(pool, Watch) and pool.asked_for() is not None:
-        asked_for, failed = cast("Callable[[], int]", pool.asked_for), pool.failed
+        asked_for = cast("Callable[[], int]", pool.asked_for)
+        failed = cast("Callable[[], int]", pool.failed)
     counts = ItemCounts(pools, total, asked_for=asked_for, failed=failed)
     return Bar(description or "", pools, counts, leave=leave), counts
 

@@ -79,7 +79,8 @@ class TaskStats:
         # Tasks counted as submitted and completed in one bytecode, so that an interrupt cannot
         # separate the two.
         self._at_once, self._refused = AtomicCounter(), AtomicCounter()
-        self._failures: deque[Task[Any]] = deque(maxlen=REMEMBERED + OUT_OF_ORDER)
+        self._failures: deque[Task[Any]] | None = deque(maxlen=REMEMBERED + OUT_OF_ORDER)
+        self._find_failures = ref(self._failures)
         # Each has the fields of an ``Ended``, which is made of them when it is asked for: to make
         # one takes five times as long: (ref, ``_ALWAYS``, options, ran, reported, state). Of a
         # plain call that has returned, and reported nothing: (ref, ``_RETURNED``).
@@ -88,6 +89,21 @@ class TaskStats:
         #: counts first and then looks here; a waiting thread adds itself and then reads the counts.
         self._wakeups = Wakeups()
         self._error_callback: ErrorCallback | None = None
+
+    def give_failures(self) -> object:
+        """Return the record of failed tasks, which is kept from now on only by the caller.
+
+        That is the executor. The pool lives until it has been shut down, and the tracebacks of the
+        tasks keep frames of the program, in which the executor may be a variable: if the pool had
+        the record, such an executor could never be dropped, and its workers would stay.
+        """
+        record, self._failures = self._failures, None
+        return record
+
+    @property
+    def _failed_tasks(self) -> deque[Task[Any]]:
+        record = self._find_failures()
+        return deque() if record is None else record
 
     def report_errors(self, callback: ErrorCallback | None) -> None:
         """Call this for every task that fails, on the callback thread; None ends that.
@@ -163,7 +179,7 @@ class TaskStats:
             return
         error = fields.get("_exception")
         if error is not None:
-            self._failures.append(task)
+            self._failed_tasks.append(task)
         self._note(task, fields)
         (
             self._failed
@@ -235,7 +251,7 @@ class TaskStats:
         counted = "_counted" in fields
         settle(task, None, error)
         if not counted:
-            self._failures.append(task)
+            self._failed_tasks.append(task)
             self._note(task, fields)
             fields["_counted"] = True  # as above
             self._refused.up()
@@ -292,7 +308,7 @@ class TaskStats:
         Of those that failed first, the ones made first are left out; a task that was made long
         before, and failed last, is not.
         """
-        found = list(self._failures.copy())
+        found = list(self._failed_tasks.copy())
         surplus = max(len(found) - REMEMBERED, 0)
         oldest = sorted(found[: 2 * surplus], key=_number_of)[surplus:]
         return sorted(oldest + found[2 * surplus :], key=_number_of)
@@ -309,12 +325,12 @@ class TaskStats:
 
     def clear_failures(self) -> None:
         """Forget the failed tasks."""
-        self._failures.clear()
+        self._failed_tasks.clear()
 
     def find(self, identifier: str) -> Task[Any] | None:
         """Return one of the last finished tasks, if it is still referred to."""
         recent: list[ref[Task[Any]]] = [each[0] for each in self._recent.copy()]
-        recent += map(ref, self._failures.copy())
+        recent += map(ref, self._failed_tasks.copy())
         for reference in recent:
             task = reference()
             if task is not None and task.id == identifier:

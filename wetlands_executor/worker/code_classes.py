@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 #: Classes that were made here -> the names of the attributes that the host has set last.
 _RECEIVED: Any = WeakKeyDictionary()
-#: Class of those -> its bases as the host had them when it was made, or changed.
+#: Class of those -> identities of its bases as the host had them when it was made, or changed. Not
+#: the bases: one that lists its subclasses refers to the class, and both would be kept for ever.
 _BASES: Any = WeakKeyDictionary()
 
 
@@ -57,10 +58,10 @@ def make_class(
     resolved = types.resolve_bases(bases)
     found = _known(tracker)
     if found is not None:
-        before = _BASES.get(found)
-        if before is not None and [*map(id, before)] != [*map(id, resolved)]:
+        identities = [*map(id, resolved)]
+        if _BASES.get(found, identities) != identities:
             found.__bases__ = resolved
-            _BASES[found] = resolved
+            _BASES[found] = identities
         return found
     keys = {sys.intern(key): value for key, value in namespace.items()}
     hooks = _hooks_of(resolved)
@@ -77,7 +78,7 @@ def make_class(
     finally:
         for base, hook in hooks:
             type.__setattr__(base, "__init_subclass__", hook)
-    _BASES[made] = resolved
+    _BASES[made] = [*map(id, resolved)]
     return _received(made, tracker)
 
 
