@@ -89,3 +89,63 @@ def test_a_function_that_has_such_a_parameter_gets_it(submit: Callable[..., Any]
     assert submit(accepts, name="x", timeout=3).result(DEADLINE) == ("x", {"timeout": 3})
     task = submit(measure, "a", colour=3)
     assert isinstance(task.exception(DEADLINE), TypeError), "as in the standard library"
+
+
+FILE = """
+def measure(path, *, channel=0):
+    return path, channel
+
+def accepts(path, **more):
+    return path, sorted(more)
+
+def named(name):
+    return name
+
+def wrapped(path):
+    return path
+
+wrapped = accepts
+
+class Cells:
+    @staticmethod
+    def count(path, **more):
+        return path, sorted(more)
+
+    def size(self, path):
+        return path
+"""
+
+
+@pytest.mark.parametrize(
+    ("function", "kwargs", "right"),
+    [
+        ("measure", {"start": False}, "executor.options(start=False).submit({}, 'a.tif')"),
+        (
+            "measure",
+            {"name": "x", "channel": 2},
+            "executor.options(name='x').submit({}, 'a.tif', channel=2)",
+        ),
+        ("measure", {"kwargs": {"channel": 2}}, "executor.submit({}, 'a.tif', channel=2)"),
+        ("Cells.size", {"timeout": 5}, "executor.options(timeout=5).submit({}, 'a.tif')"),
+    ],
+)
+def test_options_for_a_function_of_a_file(
+    submit: Callable[..., Any], tmp_path: Path, function: str, kwargs: dict[str, Any], right: str
+) -> None:
+    path = tmp_path / "compute.py"
+    path.write_text(FILE, encoding="utf-8")
+    target = f"{path}:{function}"
+    with pytest.raises(TypeError, match="submit.. passes every keyword on") as caught:
+        submit(target, "a.tif", **kwargs)
+    assert right.format(repr(target)) in str(caught.value)
+
+
+@pytest.mark.parametrize("function", ["accepts", "wrapped", "Cells.count"])
+def test_a_function_of_a_file_that_may_take_them_is_called(
+    submit: Callable[..., Any], tmp_path: Path, function: str
+) -> None:
+    path = tmp_path / "compute.py"
+    path.write_text(FILE, encoding="utf-8")
+    got = submit(f"{path}:{function}", "a.tif", start=False).result(DEADLINE)
+    assert got == ("a.tif", ["start"])
+    assert submit(f"{path}:named", name="x").result(DEADLINE) == "x"

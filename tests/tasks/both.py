@@ -34,8 +34,8 @@ ONLY_PROCESSES = {
         "keeps_the_pool_alive", "script", "map_applies", "timeout_of_a_call", "take_an_option",
     ),
     "test_overview": (
-        "crashes", "before_pickling", "get_failed_and_clear", "made_last", "error_callback",
-        "get_progress", "workers", "queue_depth", "processors", "memory",
+        "crashes", "before_pickling", "get_failed_and_clear", "made_last", "the_error_callback",
+        "workers", "queue_depth", "processors", "memory",
     ),
     "test_priorities": ("background",),
     "test_task": (
