@@ -15,6 +15,7 @@ from types import SimpleNamespace
 import pytest
 
 from tests.integration import fakes
+from tests.support.cases import cases
 from wetlands_executor.environment import Environment, _platform
 from wetlands_executor.environment.condarc import parse_envs_dirs
 from wetlands_executor.errors import EnvironmentNotFoundError
@@ -258,7 +259,7 @@ def test_condarc_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert Environment.find("x").prefix == prefix
 
 
-@pytest.mark.parametrize(
+@cases(
     ("text", "expected"),
     [
         ("envs_dirs:\n  - /a\n  - ~/b # why\n", ["/a", "~/b"]),

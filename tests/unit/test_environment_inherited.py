@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration import fakes
+from tests.support.cases import cases
 from wetlands_executor.environment import Environment
 from wetlands_executor.environment.activate import activation
 from wetlands_executor.environment.inherited import TABLE, without_leaks
@@ -41,12 +42,12 @@ def test_the_page_has_the_same_table() -> None:
     assert not page[start + 2 + len(rows)].startswith("|")
 
 
-@pytest.mark.parametrize("name", [name for names, when, _ in TABLE if not when for name in names])
+@cases("name", [name for names, when, _ in TABLE if not when for name in names])
 def test_names_that_are_always_removed(name: str) -> None:
     assert left(name.replace("*", "1_X"), "anything") is None
 
 
-@pytest.mark.parametrize(
+@cases(
     "value",
     ["module://matplotlib_inline.backend_inline", "module://backend_interagg",
      "module://ipykernel.pylab.backend_inline", "ipympl", "inline",
@@ -56,14 +57,12 @@ def test_backends_of_notebooks_and_tools(value: str) -> None:
     assert left("MPLBACKEND", value) is None
 
 
-@pytest.mark.parametrize(
-    "value", ["agg", "Agg", "QtAgg", "TkAgg", "svg", "module://matplotlib.backends.backend_agg"]
-)
+@cases("value", ["agg", "Agg", "QtAgg", "TkAgg", "svg", "module://matplotlib.backends.backend_agg"])
 def test_backends_that_matplotlib_has_itself(value: str) -> None:
     assert left("MPLBACKEND", value) == value
 
 
-@pytest.mark.parametrize(
+@cases(
     ("value", "expected"),
     [
         (f"{HOST}/share/proj", None),
@@ -93,7 +92,7 @@ def test_preloaded_libraries() -> None:
     assert left("LD_PRELOAD", f"{HOST}/lib/libjemalloc.so") is None
 
 
-@pytest.mark.parametrize(
+@cases(
     "name",
     [
         "CONDA_EXE",

@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.cases import cases
 from tests.unit.classes import (
     RAN,
     Child,
@@ -82,7 +83,7 @@ NAMED = [
 ]
 
 
-@pytest.mark.parametrize("value", BUILTIN + NAMED, ids=repr)
+@cases("value", BUILTIN + NAMED)
 def test_inert_values_are_pickled_and_read(value: Any) -> None:
     found = inert.pickled(value)
     assert found is not None
@@ -111,7 +112,7 @@ VALUES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("value", VALUES, ids=lambda value: type(value).__name__)
+@cases("value", VALUES)
 def test_values_that_the_standard_library_reduces_are_inert(value: Any) -> None:
     for whole in (value, [value, {value: 1}, {value}], {"a": (value, value)}):
         found = inert.pickled(whole)
@@ -177,10 +178,11 @@ def _quiet() -> list[Any]:
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("value", _quiet(), ids=lambda value: type(value).__name__)
+@cases("value", _quiet())
 def test_what_has_code_of_its_own_is_left_to_the_pickler_of_calls(value: Any) -> None:
     RAN.clear()  # making the values, and their names for this test, has run some
     assert inert.pickled([1, value]) is None
+    assert not RAN
 
 
 def test_an_empty_instance_may_be_a_sentinel() -> None:
@@ -231,7 +233,7 @@ def _pickle_of(value: Any) -> bytes:
     return data
 
 
-@pytest.mark.parametrize(
+@cases(
     "data",
     [
         _pickle_of(WithState()), _pickle_of(Reduced()), _pickle_of(Hashed()),
@@ -248,6 +250,7 @@ def _pickle_of(value: Any) -> bytes:
 def test_everything_else_is_left_to_threads_that_run_user_code(data: bytes) -> None:
     RAN.clear()
     assert inert.read(data) is None
+    assert not RAN
 
 
 def test_a_number_for_a_class_is_not_followed(monkeypatch: pytest.MonkeyPatch) -> None:

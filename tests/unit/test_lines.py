@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import pytest
 
+from tests.support.cases import cases
 from wetlands_executor.pool import lines
 from wetlands_executor.pool.lines import LONGEST_LINE, LineSplitter, OutputStream
 
@@ -126,9 +127,9 @@ def written(stream: object, text: str = CHUNK, name: str = "stdout") -> None:
     assert output.under_way == 0
 
 
-@pytest.mark.parametrize("name", ["stdout", "stderr"])
-@pytest.mark.parametrize("line_buffering", [False, True])
-@pytest.mark.parametrize(
+@cases("name", ["stdout", "stderr"])
+@cases("line_buffering", [False, True])
+@cases(
     ("encoding", "errors", "expected"),
     [
         ("ascii", "strict", "caf\\xe9 \\u2603"),
@@ -241,7 +242,7 @@ def test_a_stream_that_takes_a_part_at_a_time() -> None:
     assert stream.getvalue() == CHUNK
 
 
-@pytest.mark.parametrize("answer", [None, True, 0, -1, 10**6, "text"])
+@cases("answer", [None, True, 0, -1, 10**6, "text"])
 def test_a_stream_whose_answer_means_nothing(answer: object) -> None:
     """The text is written once."""
 

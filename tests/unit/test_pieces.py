@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.cases import cases
 from wetlands_executor.serialize import calls as host_calls
 from wetlands_executor.serialize import definitions, gc_threshold, pickler
 from wetlands_executor.serialize.unpickler import decode
@@ -34,9 +35,9 @@ def read(data: bytes) -> Any:
     return shm_streams.load(memoryview(data), lambda file: pickle.Unpickler(file).load())
 
 
-@pytest.mark.parametrize("size", BORDERS)
-@pytest.mark.parametrize("kind", [bytes, bytearray, str])
-@pytest.mark.parametrize("nested", [False, True])
+@cases("size", BORDERS)
+@cases("kind", [bytes, bytearray, str])
+@cases("nested", [False, True])
 def test_values_around_the_border(kind: type, size: int, nested: bool) -> None:
     """They come out as they went in, and once is once."""
     value = of_size(kind, size)
@@ -251,7 +252,7 @@ class Own:
         return {"a": 1}
 
 
-@pytest.mark.parametrize(
+@cases(
     ("kind", "handling"),
     [
         (ValueError, pickler.UNCHANGED),

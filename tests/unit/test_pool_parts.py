@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.cases import cases
 from tests.unit.parts import Crew, Receiver, SharedPage
 from wetlands_executor.errors import (
     TaskTimeoutError,
@@ -51,8 +52,8 @@ def crew() -> Crew:
 # ------------------------------------------------------------------------------------------- phases
 
 
-@pytest.mark.parametrize("old", WorkerPhase)
-@pytest.mark.parametrize("new", WorkerPhase)
+@cases("old", WorkerPhase)
+@cases("new", WorkerPhase)
 def test_a_worker_moves_by_its_table_or_not_at_all(
     crew: Crew, old: WorkerPhase, new: WorkerPhase
 ) -> None:
@@ -67,8 +68,8 @@ def test_a_worker_moves_by_its_table_or_not_at_all(
         assert process.phase is old
 
 
-@pytest.mark.parametrize("old", CallPhase)
-@pytest.mark.parametrize("new", CallPhase)
+@cases("old", CallPhase)
+@cases("new", CallPhase)
 def test_a_call_moves_by_its_table_or_not_at_all(
     crew: Crew, old: CallPhase, new: CallPhase
 ) -> None:

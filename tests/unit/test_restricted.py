@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.cases import cases
 from wetlands_executor.serialize import restricted
 
 SHARED = ("text", 5)
@@ -38,8 +39,8 @@ class Number(enum.IntEnum):
     ONE = 1
 
 
-@pytest.mark.parametrize("protocol", [4, 5])
-@pytest.mark.parametrize("value", BUILTIN, ids=lambda value: repr(value)[:20])
+@cases("protocol", [4, 5])
+@cases("value", BUILTIN)
 def test_builtin_types_are_read(value: Any, protocol: int) -> None:
     data = pickle.dumps(value, protocol)
     assert restricted.is_builtin(data) is (value != bytearray(b"z") or protocol == 5)
@@ -49,7 +50,7 @@ def test_builtin_types_are_read(value: Any, protocol: int) -> None:
         assert type(found) is type(value)
 
 
-@pytest.mark.parametrize(
+@cases(
     "value",
     [
         Text("x"),
@@ -62,9 +63,8 @@ def test_builtin_types_are_read(value: Any, protocol: int) -> None:
         range(3),
         pickle.PickleBuffer,
     ],
-    ids=lambda value: repr(value)[:20],
 )
-@pytest.mark.parametrize("protocol", [0, 1, 2, 3, 4, 5])
+@cases("protocol", [0, 1, 2, 3, 4, 5])
 def test_nothing_else_is(value: Any, protocol: int) -> None:
     data = pickle.dumps(value, protocol)
     assert not restricted.is_builtin(data)
@@ -118,7 +118,7 @@ FORGED = {
 }
 
 
-@pytest.mark.parametrize("data", FORGED.values(), ids=FORGED)
+@cases("data", FORGED.values())
 def test_forged_pickles_run_nothing_and_allocate_nothing(data: bytes) -> None:
     copyreg.add_extension(__name__, "run", 0x7A)
     try:
@@ -134,7 +134,7 @@ def test_forged_pickles_run_nothing_and_allocate_nothing(data: bytes) -> None:
         copyreg.remove_extension(__name__, "run", 0x7A)
 
 
-@pytest.mark.parametrize("data", FORGED.values(), ids=FORGED)
+@cases("data", FORGED.values())
 def test_what_counts_as_trivial_runs_nothing(data: bytes) -> None:
     if restricted.names_nothing(data) or restricted.is_quick(data):  # as `trivial_value` asks
         try:
@@ -145,7 +145,7 @@ def test_what_counts_as_trivial_runs_nothing(data: bytes) -> None:
             pass
 
 
-@pytest.mark.parametrize(
+@cases(
     "data",
     [
         b"K\x01.",

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.cases import cases
 from wetlands_executor import CondaEnvExecutor, Task, seconds
 
 
@@ -33,7 +34,7 @@ NO_NUMBERS: list[Any] = [True, False, "5", b"5", 5j, [5], object(), None.__class
 PARAMETERS = ["worker_timeout", "task_timeout", "start_timeout", "cancel_grace"]
 
 
-@pytest.mark.parametrize(("value", "expected"), GOOD)
+@cases(("value", "expected"), GOOD)
 def test_real_numbers_become_floats(value: Any, expected: float) -> None:
     for read in (seconds.limit, seconds.wait):
         found = read("key", value)
@@ -47,7 +48,7 @@ def test_what_never_ends_is_no_limit(value: Any) -> None:
     assert seconds.wait("key", value) is None
 
 
-@pytest.mark.parametrize("value", NO_NUMBERS)
+@cases("value", NO_NUMBERS)
 def test_what_is_no_number_is_refused_by_name(value: Any) -> None:
     for read in (seconds.limit, seconds.wait):
         with pytest.raises(TypeError, match="^key must be a number of seconds, not ") as caught:
@@ -55,15 +56,13 @@ def test_what_is_no_number_is_refused_by_name(value: Any) -> None:
         assert repr(value) in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    "value", [0, -1, -math.inf, math.nan, Decimal("NaN"), Decimal(-1), -(10**400)]
-)
+@cases("value", [0, -1, -math.inf, math.nan, Decimal("NaN"), Decimal(-1), -(10**400)])
 def test_a_limit_is_greater_than_zero(value: Any) -> None:
     with pytest.raises(ValueError, match="^key must be greater than 0 seconds, not "):
         seconds.limit("key", value)
 
 
-@pytest.mark.parametrize("value", [0, -1, -math.inf, Decimal(-1), -(10**400)])
+@cases("value", [0, -1, -math.inf, Decimal(-1), -(10**400)])
 def test_a_wait_may_be_over_at_once(value: Any) -> None:
     found = seconds.wait("key", value)
     assert found is not None

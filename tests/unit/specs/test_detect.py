@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.support.cases import cases
 from tests.unit.specs.files import Folder
 from wetlands_executor.environment.formats import detect
 from wetlands_executor.environment.formats.source import Source
@@ -11,7 +12,7 @@ from wetlands_executor.environment.spec import EnvironmentSpec
 from wetlands_executor.errors import SpecError
 
 
-@pytest.mark.parametrize(
+@cases(
     ("name", "text", "module"),
     [
         ("environment.yml", "", "environment_yml"),
@@ -50,7 +51,7 @@ def test_formats(name: str, text: str, module: str) -> None:
     assert detect.format_of(Source(f"/some/{name}", "/some", text)) == module
 
 
-@pytest.mark.parametrize(
+@cases(
     ("name", "remedy"),
     [
         ("Pipfile", "pipenv"), ("poetry.lock", "poetry export"), ("conda-lock.yml", "render"),

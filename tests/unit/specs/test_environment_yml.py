@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import pytest
+import pytest  # noqa: TC002 - for annotations, as elsewhere
 
+from tests.support.cases import cases
 from tests.unit.specs.files import Folder
 from wetlands_executor.environment import subdir as platforms
 from wetlands_executor.environment.spec import EnvironmentSpec
@@ -53,7 +54,7 @@ def test_python_and_pip_alone_do_not_need_conda(folder: Folder) -> None:
     assert not spec.needs_conda
 
 
-@pytest.mark.parametrize(
+@cases(
     ("entry", "python", "conda"),
     [
         ("python", None, ()),
@@ -128,9 +129,7 @@ WRONG: list[tuple[str, int | None, str, str]] = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("text", "line", "reason", "remedy"), WRONG, ids=[each[0] for each in WRONG]
-)
+@cases(("text", "line", "reason", "remedy"), WRONG)
 def test_what_is_malformed(
     folder: Folder, text: str, line: int | None, reason: str, remedy: str
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.support.cases import cases
 from tests.unit.specs.files import Folder
 from tests.unit.specs.locks import EXPLICIT, PIXI_5, PIXI_6, PIXI_7, PYLOCK, UV, UV_SCRIPT
 from wetlands_executor.environment.spec import EnvironmentSpec
@@ -11,7 +12,7 @@ from wetlands_executor.environment.spec import EnvironmentSpec
 pytestmark = pytest.mark.usefixtures("linux")
 
 
-@pytest.mark.parametrize(
+@cases(
     ("name", "text", "kind", "python"),
     [
         ("pylock.toml", PYLOCK, "pylock", ">=3.9"),
@@ -98,9 +99,7 @@ WRONG: list[tuple[str, str, int | None, str, str]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("name", "text", "line", "reason", "remedy"), WRONG, ids=[f"{w[0]}-{w[3]}" for w in WRONG]
-)
+@cases(("name", "text", "line", "reason", "remedy"), WRONG)
 def test_what_is_malformed(
     folder: Folder, name: str, text: str, line: int | None, reason: str, remedy: str
 ) -> None:
@@ -123,9 +122,7 @@ CHOICES = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("name", "text", "wanted", "reason", "remedy"), CHOICES, ids=[f"{c[0]}-{c[2]}" for c in CHOICES]
-)
+@cases(("name", "text", "wanted", "reason", "remedy"), CHOICES)
 def test_choices_that_are_not_there(
     folder: Folder, name: str, text: str, wanted: dict[str, object], reason: str, remedy: str
 ) -> None:

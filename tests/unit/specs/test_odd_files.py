@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.cases import cases
 from wetlands_executor.environment.spec import EnvironmentSpec
 from wetlands_executor.errors import SpecError
 
@@ -19,7 +20,7 @@ GOOD = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("name", "text"), GOOD, ids=[name for name, _ in GOOD])
+@cases(("name", "text"), GOOD)
 def test_line_ends_and_byte_order_marks(name: str, text: str, tmp_path: Path) -> None:
     file = tmp_path / name
     file.write_bytes(text.encode())
@@ -52,9 +53,7 @@ WRONG = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("name", "text", "line", "reason", "remedy"), WRONG, ids=[f"{e[0]} {e[3]}" for e in WRONG]
-)
+@cases(("name", "text", "line", "reason", "remedy"), WRONG)
 def test_slips(
     name: str, text: str, line: int | None, reason: str, remedy: str, tmp_path: Path
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.support.cases import cases
 from tests.unit.specs.files import Folder
 from wetlands_executor.environment import subdir as platforms
 from wetlands_executor.environment.spec import EnvironmentSpec
@@ -18,7 +19,7 @@ def conda(folder: Folder, lines: str) -> tuple[str, ...]:
     return folder.read("pixi.toml", f"{HEAD}[dependencies]\n{lines}\n").conda
 
 
-@pytest.mark.parametrize(
+@cases(
     ("entry", "text"),
     [
         ('gdal = "*"', "gdal"),
@@ -49,7 +50,7 @@ def test_an_archive_in_the_workspace(folder: Folder) -> None:
     )
 
 
-@pytest.mark.parametrize(
+@cases(
     ("entry", "python", "left"),
     [
         ('python = "*"', None, ()),
@@ -68,7 +69,7 @@ def test_python(folder: Folder, entry: str, python: str | None, left: tuple[str,
     assert spec.conda == left
 
 
-@pytest.mark.parametrize(
+@cases(
     ("entry", "text"),
     [
         ('a = "*"', "a"),
@@ -266,9 +267,7 @@ WRONG: list[tuple[str, int | None, str, str]] = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("text", "line", "reason", "remedy"), WRONG, ids=[each[0] for each in WRONG]
-)
+@cases(("text", "line", "reason", "remedy"), WRONG)
 def test_what_is_malformed(
     folder: Folder, text: str, line: int | None, reason: str, remedy: str
 ) -> None:

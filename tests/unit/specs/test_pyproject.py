@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import pytest
-
+from tests.support.cases import cases
 from tests.unit.specs.files import Folder
 from wetlands_executor.environment.spec import EnvironmentSpec
 from wetlands_executor.environment.subdir import subdir
@@ -158,9 +157,7 @@ WRONG: list[tuple[str, int | None, str, str]] = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("text", "line", "reason", "remedy"), WRONG, ids=[each[0] for each in WRONG]
-)
+@cases(("text", "line", "reason", "remedy"), WRONG)
 def test_what_is_malformed(
     folder: Folder, text: str, line: int | None, reason: str, remedy: str
 ) -> None:
@@ -178,7 +175,7 @@ CHOICES = [
 ]
 
 
-@pytest.mark.parametrize(("wanted", "reason", "remedy"), CHOICES, ids=[str(c[0]) for c in CHOICES])
+@cases(("wanted", "reason", "remedy"), CHOICES)
 def test_choices_that_are_not_there(
     folder: Folder, wanted: dict[str, object], reason: str, remedy: str
 ) -> None:
@@ -197,7 +194,7 @@ GROUPS = [
 ]
 
 
-@pytest.mark.parametrize(("lines", "reason"), GROUPS)
+@cases(("lines", "reason"), GROUPS)
 def test_malformed_groups(folder: Folder, lines: str, reason: str) -> None:
     text = f"[dependency-groups]\n{lines}\n"
     error = folder.fault("pyproject.toml", text, groups=["a"])

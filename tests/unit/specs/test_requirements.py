@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.support.cases import cases
 from tests.unit.specs.files import Folder
 from wetlands_executor.environment.spec import EnvironmentSpec
 
@@ -197,9 +198,7 @@ WRONG: list[tuple[str, int, str, str]] = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("text", "line", "reason", "remedy"), WRONG, ids=[each[0] for each in WRONG]
-)
+@cases(("text", "line", "reason", "remedy"), WRONG)
 def test_what_is_malformed(folder: Folder, text: str, line: int, reason: str, remedy: str) -> None:
     error = folder.fault("requirements.txt", text)
     assert reason in error.reason

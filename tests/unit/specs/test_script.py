@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.cases import cases
 from tests.unit.specs.files import Folder
 from wetlands_executor.environment.formats import imported, script
 from wetlands_executor.environment.formats.source import Source
@@ -42,8 +43,8 @@ def test_the_example_of_the_specification(folder: Folder) -> None:
     assert not spec.needs_conda
 
 
-@pytest.mark.parametrize("before", ["", "#!/usr/bin/env python3\n", '"""Text."""\n\n', "\n\n# x\n"])
-@pytest.mark.parametrize("after", ["", "\n# comment\n", "import os\n", "# more\n# comment\n"])
+@cases("before", ["", "#!/usr/bin/env python3\n", '"""Text."""\n\n', "\n\n# x\n"])
+@cases("after", ["", "\n# comment\n", "import os\n", "# more\n# comment\n"])
 def test_what_stands_around_it_is_of_no_account(before: str, after: str) -> None:
     assert content(before + BLOCK + after) == content(BLOCK)
 
@@ -239,9 +240,7 @@ WRONG: list[tuple[str, int, str, str]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("lines", "line", "reason", "remedy"), WRONG, ids=[each[0] for each in WRONG]
-)
+@cases(("lines", "line", "reason", "remedy"), WRONG)
 def test_what_is_malformed(folder: Folder, lines: str, line: int, reason: str, remedy: str) -> None:
     text = f"# /// script\n{lines}\n# ///\n"
     error = folder.fault("x.py", text)
@@ -264,7 +263,7 @@ def test_a_block_that_is_not_closed(folder: Folder) -> None:
     assert "not closed" in error.reason
 
 
-@pytest.mark.parametrize("line", ["#/// script", "# ///script", " # /// script", "# /// script "])
+@cases("line", ["#/// script", "# ///script", " # /// script", "# /// script "])
 def test_a_line_that_almost_begins_a_block(folder: Folder, line: str) -> None:
     error = folder.fault("x.py", f"\nimport os\n{line}\n# dependencies = []\n# ///\n")
     assert error.line == 2
@@ -317,7 +316,7 @@ def test_without_a_block_one_is_suggested(folder: Folder) -> None:
     assert spec.python is not None
 
 
-@pytest.mark.parametrize("text", ["", "def (:\n", "x = 1\n", "\0", "import os\n"])
+@cases("text", ["", "def (:\n", "x = 1\n", "\0", "import os\n"])
 def test_a_suggestion_is_a_block_whatever_the_file_is(text: str) -> None:
     suggested = imported.suggest(source(text))
     assert content(f"{suggested}\n") is not None

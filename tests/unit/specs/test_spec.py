@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.cases import cases
 from wetlands_executor.environment.formats.draft import conda_versions
 from wetlands_executor.environment.notation import (
     conda_name,
@@ -133,7 +134,7 @@ def test_line_ends_of_a_lock_do_not_count() -> None:
     assert EnvironmentSpec(lock=lock).digest() == EnvironmentSpec(lock=dos).digest()
 
 
-@pytest.mark.parametrize(
+@cases(
     ("fields", "needs"),
     [
         ({}, False),
@@ -150,7 +151,7 @@ def test_what_needs_conda(fields: dict[str, Any], needs: bool) -> None:
     assert EnvironmentSpec(**fields).needs_conda is needs
 
 
-@pytest.mark.parametrize(
+@cases(
     ("given", "kept", "conda"),
     [
         ("3.11", "==3.11.*", "python 3.11.*"),
@@ -209,7 +210,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("fields", "words"), WRONG, ids=[str(each[0]) for each in WRONG])
+@cases(("fields", "words"), WRONG)
 def test_what_is_refused(fields: dict[str, Any], words: str) -> None:
     with pytest.raises(SpecError) as caught:
         EnvironmentSpec(**fields)
@@ -217,7 +218,7 @@ def test_what_is_refused(fields: dict[str, Any], words: str) -> None:
     assert isinstance(caught.value, (ValueError, WetlandsExecutorError))
 
 
-@pytest.mark.parametrize(
+@cases(
     ("fields", "words"),
     [
         ({"no_index": 1}, "neither True nor False"),
@@ -267,7 +268,7 @@ def test_names_of_conda_packages() -> None:
     assert conda_name("gdal[channel='https://example.org/c']") == "gdal"
 
 
-@pytest.mark.parametrize(
+@cases(
     ("written", "kept"),
     [
         (" numpy >= 1.26 , <2 ", "numpy >=1.26,<2"),
@@ -282,7 +283,7 @@ def test_blanks_of_conda_packages(written: str, kept: str) -> None:
     assert EnvironmentSpec(conda_constraints=(written,)).conda_constraints == (kept,)
 
 
-@pytest.mark.parametrize(
+@cases(
     ("text", "kind"),
     [
         ("# platform: linux-64\n@EXPLICIT\nhttps://example.org/a.conda\n", "explicit"),
