@@ -21,7 +21,7 @@ from concurrent.futures import CancelledError, as_completed, wait
 
 from tests.contract.workload import arrive
 from tests.faults import work
-from tests.faults.nesting import wait_for_child
+from tests.faults.nesting import pass_data_for_ever, wait_for_child
 from tests.support.observe import DEADLINE, pids
 from tests.support.programs import run, say
 from tests.support.rendezvous import Rendezvous
@@ -53,6 +53,16 @@ def nested():
     rendezvous = Rendezvous()
     executor.submit(wait_for_child, executor, rendezvous.address)
     rendezvous.next()
+    say(*pids(executor))
+    sys.stdin.readline()
+
+
+def nested_data(way):
+    """Have a task pass large data to those inside it, or get it; print the pids of both workers."""
+    executor = CondaEnvExecutor(max_workers=1)
+    rendezvous = Rendezvous()
+    executor.submit(pass_data_for_ever, executor, rendezvous.address, way)
+    rendezvous.next().release()
     say(*pids(executor))
     sys.stdin.readline()
 

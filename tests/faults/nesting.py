@@ -55,6 +55,23 @@ def wait_for_child(executor: Any, address: Any) -> Any:
     return executor.submit(arrive, address, "child").result()
 
 
+def pass_data_for_ever(executor: Any, address: Any, way: str) -> None:
+    """Pass 32 MB to one child after another ("argument"), or get them ("result"), or both."""
+    data = bytearray(1 << 25)
+    begun = False
+    while True:
+        if way == "argument":
+            found = executor.submit(len, data).result()
+        elif way == "result":
+            found = len(executor.submit(bytearray, 1 << 25).result())
+        else:
+            found = len(executor.submit(bytearray, data).result())
+        assert found == 1 << 25
+        if not begun:
+            begun = True
+            arrive(address, "begun")
+
+
 def abandon_map(executor: Any, ordered: bool) -> int:
     """Leave a map in the middle; the iterator is closed by and by."""
     for found in executor.map(add, range(200), buffersize=20, ordered=ordered):

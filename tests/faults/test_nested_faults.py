@@ -12,7 +12,7 @@ import pytest
 
 from tests.faults import nesting
 from tests.support import interpreters
-from tests.support.observe import ORPHAN_LIMIT, crash_of, gone
+from tests.support.observe import ORPHAN_LIMIT, crash_of, gone, shared_areas
 from tests.support.rendezvous import DEADLINE, Rendezvous
 from tests.tasks import nested
 from wetlands_executor import CondaEnvExecutor, Task, TaskTimeoutError, WorkerCrashed
@@ -279,6 +279,27 @@ def test_the_program_is_killed_while_a_parent_waits(host) -> None:  # type: igno
     assert len(processes) == 2
     program.process.kill()
     assert gone(processes, ORPHAN_LIMIT)
+
+
+@pytest.mark.parametrize("way", ["argument", "result", "both"])
+def test_the_program_is_killed_while_large_data_is_under_way(  # type: ignore[no-untyped-def]
+    host, way: str
+) -> None:
+    """No process is left, and no file of its shared memory (those by name: the check of leaks)."""
+    program = host("nested_data", way)
+    processes = set(map(int, program.line().split()))
+    assert len(processes) == 2
+    areas = {area for pid in processes for area in shared_areas(pid)}
+    assert areas, "no shared memory carries the data"
+    program.process.kill()
+    assert gone(processes, ORPHAN_LIMIT)
+    left = {
+        area
+        for entry in Path("/proc").iterdir()
+        if entry.name.isdigit()
+        for area in shared_areas(int(entry.name))
+    }
+    assert not areas & left
 
 
 def test_forked_workers(make: Make, rendezvous: Rendezvous) -> None:

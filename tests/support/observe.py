@@ -42,6 +42,22 @@ def kill_first(executor: CondaEnvExecutor) -> bool:
     return False
 
 
+def shared_areas(pid: int) -> set[str]:
+    """Return the inodes of the shared memory without a name that a process maps or has open."""
+    folder = Path(f"/proc/{pid}")
+    found = set()
+    try:
+        for line in (folder / "maps").read_text(errors="replace").splitlines():
+            if "/memfd:" in line:
+                found.add(line.split()[4])
+        for entry in (folder / "fd").iterdir():
+            if os.readlink(entry).startswith("/memfd:"):
+                found.add(str(entry.stat().st_ino))
+    except OSError:  # it has ended meanwhile, or is another user's
+        return found
+    return found
+
+
 def until(condition: Callable[[], object], timeout: float = DEADLINE) -> bool:
     """Look, with growing intervals, until something is so that nothing announces.
 
