@@ -5,6 +5,7 @@ Sent as a number if nothing that it reaches has changed, else anew. No process.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import gc
 import sys
@@ -15,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.cases import cases
 from wetlands_executor.serialize import changes, fingerprints, identity
 from wetlands_executor.serialize.calls import encode
 from wetlands_executor.serialize.interpreter import RemoteInterpreter
@@ -361,19 +363,26 @@ VALUE_CHANGES: dict[str, tuple[str, str]] = {
 }  # fmt: skip
 
 
-@pytest.fixture
-def script() -> Iterator[dict[str, Any]]:
+@contextlib.contextmanager
+def new_script() -> Iterator[dict[str, Any]]:
     name = "script_of_watching"
     sys.modules[name] = module = types.ModuleType(name)
     exec(VALUES, module.__dict__)
-    yield module.__dict__
-    del sys.modules[name]
+    try:
+        yield module.__dict__
+    finally:
+        del sys.modules[name]
 
 
 @pytest.mark.parametrize("where", ["global", "cell", "default"])
-@pytest.mark.parametrize("name", VALUE_CHANGES)
-def test_each_kind_of_value(name: str, where: str, script: dict[str, Any]) -> None:
+@cases("name", VALUE_CHANGES)
+def test_each_kind_of_value(name: str, where: str) -> None:
     """No change is told by identities alone, and no change is overlooked."""
+    with new_script() as script:
+        check_value(name, where, script)
+
+
+def check_value(name: str, where: str, script: dict[str, Any]) -> None:
     made, change = VALUE_CHANGES[name]
     functions = {
         "global": f"value = {made}\ndef f():\n    return value",
