@@ -6,6 +6,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import psutil
 import pytest
 
 from tests.cli.conftest import Program
+from tests.environments.conftest import Index
 from wetlands_executor.cli.mapping.items import Item, Reading
 
 HEADER = "Seq\tHost\tStarttime\tJobRuntime\tSend\tReceive\tExitval\tSignal\tCommand"
@@ -154,6 +156,51 @@ class TestFiles:
         )  # fmt: skip
         assert (done.returncode, done.stdout) == (0, "")
 
+    def test_that_may_not_be_opened(self, program: Program) -> None:
+        """Where the tests run as root, without the right of root to open everything."""
+        prefix: list[str] = []
+        if os.geteuid() == 0:
+            if shutil.which("setpriv") is None:
+                pytest.skip("root may open everything, and there is no setpriv to forbid that")
+            prefix = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search"]
+        closed = program.folder / "closed.log"
+        closed.write_text(HEADER + "\n")
+        closed.chmod(0)
+        for words in (
+            ("--joblog", "closed.log"), ("--joblog", "closed.log", "--resume"),
+            ("--results", "closed.log"), ("--from", "closed.log"), ("--errors", "closed.log"),
+        ):  # fmt: skip
+            done = subprocess.run(
+                [*prefix, *program.command("map", "cells", "functions.py:length", *words, "a")],
+                cwd=program.folder, env=dict(program.variables), stdin=subprocess.DEVNULL,
+                capture_output=True, text=True, timeout=30,
+            )  # fmt: skip
+            assert (done.returncode, done.stdout) == (255, ""), done.stderr
+            assert "closed.log: Permission denied" in done.stderr
+            assert "Traceback" not in done.stderr
+        closed.chmod(0o600)
+        assert closed.read_text() == HEADER + "\n"
+
+    @pytest.mark.parametrize("order", [(), ("-k",)])
+    def test_hold_what_a_pipe_gets(self, program: Program, order: tuple[str, ...]) -> None:
+        run = ("map", "cells", "functions.py:some_fail", *order, *"abc", "bad", *"de")
+        piped = program(*run)
+        with open(program.folder / "out.jsonl", "wb") as stream:
+            process = program.popen(*run, stdout=stream)
+            _, err = process.communicate(timeout=60)
+        written = (program.folder / "out.jsonl").read_text()
+        named = program(*run, "--results", "named.jsonl", "--quiet")
+        assert piped.returncode == process.returncode == named.returncode == 1
+        found = [
+            text.splitlines()
+            for text in (piped.stdout, written, (program.folder / "named.jsonl").read_text())
+        ]
+        if not order:  # of completion, which is another one in each run
+            found = [sorted(each) for each in found]
+        assert found[0] == found[1] == found[2]
+        assert len(found[0]) == 6
+        assert named.stdout == ""
+
 
 class TestWrong:
     @pytest.mark.parametrize(
@@ -188,6 +235,10 @@ class TestWrong:
             (["cells", "functions.py:length", "a", "--colsep", "["], "no regular expression"),
             (["cells", "functions.py:length", "a", "--env-var", "X"], "write NAME=VALUE"),
             (["cells", "functions.py:length", "a", "--joblog", "."], "--joblog .: Is a directory"),
+            (
+                ["cells", "functions.py:length", "a", "--errors", "no/such"],
+                "--errors no/such: No such file",
+            ),
             (
                 ["cells", "functions.py:length", "a", "--joblog", "other.py", "--resume"],
                 "is no joblog",
@@ -414,6 +465,44 @@ def _turn() -> None:
     import time
 
     time.sleep(0.002)
+
+
+class TestWorkers:
+    @pytest.mark.skipif(sys.platform != "linux", reason="modules are shared by fork on Linux only")
+    def test_a_shared_preload_is_imported_once(self, program: Program) -> None:
+        """And not by the workers, which have it from the process that they are forked from."""
+        (program.folder / "model.py").write_text(
+            "import os\nLOADED_BY = os.getpid()\n\n\n"
+            "def f(item):\n    open(f'{os.getpid()}.pid', 'w').close()\n"
+            "    while len([n for n in os.listdir() if n.endswith('.pid')]) < 2: pass\n"
+            "    return LOADED_BY, os.getpid()\n"
+        )
+        run = ("map", "cells", "model:f", "-j2", "--preload", "model", "a", "b")
+        done = program(*run, "--share-preload")
+        assert done.returncode == 0, done.stderr
+        loaders, workers = zip(*(each["result"] for each in lines(done.stdout)), strict=True)
+        assert (len(set(loaders)), len(set(workers))) == (1, 2)
+        assert not set(loaders) & set(workers)
+        done = program("map", "cells", "model:f", "a", "--share-preload")
+        assert done.returncode == 255
+        assert "preload" in done.stderr
+
+    def test_the_file_carries_the_environment(self, program: Program, index: Index) -> None:
+        """ENV is left out, or "-"; with "-" after the function the items come from the input."""
+        index.script(
+            program.folder / "tool.py", "wl-alpha<2",
+            body="import importlib.metadata as m\n"
+            "def f(item): return item + m.version('wl-alpha')\n",
+        )  # fmt: skip
+        for words, text in (
+            (["tool.py:f", "a"], None), (["-", "tool.py:f", "a"], None),
+            (["tool.py:f", "-"], "a\n"), (["-", "tool.py:f", "-"], "a\n"),
+        ):  # fmt: skip
+            done = program("map", *words, input=text)
+            assert [each["result"] for each in lines(done.stdout)] == ["a1.0"], done.stderr
+        done = program("map", "functions.py:length", "a")
+        assert (done.returncode, done.stdout) == (255, "")
+        assert "says nothing about its environment" in done.stderr
 
 
 class TestEnds:

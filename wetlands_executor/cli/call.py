@@ -74,7 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Call the function; return the exit code."""
     from wetlands_executor.cli import workers
     from wetlands_executor.cli.environment import creation_lines, line_writer
-    from wetlands_executor.cli.files import check_distinct
+    from wetlands_executor.cli.files import check_files
     from wetlands_executor.cli.target import take_target
 
     env, target, words = take_target(arguments.words)
@@ -82,7 +82,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.output is not None:
         read = workers.files_of(target, arguments.initializer)
         read += [("argument", word) for word in words]
-        check_distinct(read, [("--output", arguments.output)])
+        check_files(read, [("--output", arguments.output)])
     args = [json_or_text(word) for word in words]
     out, sys.stdout = sys.stdout, sys.stderr  # what the function prints is not its result
     try:

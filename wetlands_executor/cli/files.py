@@ -1,7 +1,8 @@
-"""The files that a command begins anew: what must not be lost by that."""
+"""The files that a command writes: that it can, and what must not be lost by it."""
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterable
@@ -9,8 +10,10 @@ from collections.abc import Iterable
 from wetlands_executor.cli.errors import CommandError
 
 
-def check_distinct(read: Iterable[tuple[str, str]], written: Iterable[tuple[str, str]]) -> None:
-    """Refuse a file that is written and has a second use: one of them would destroy the other.
+def check_files(read: Iterable[tuple[str, str]], written: Iterable[tuple[str, str]]) -> None:
+    """Refuse what cannot be written before anything is computed for it, and what must not be.
+
+    That is a file with a second use: one of them would destroy the other.
 
     Args:
         read: for each file that is read, what it is to the command, and its path. There may be
@@ -18,10 +21,11 @@ def check_distinct(read: Iterable[tuple[str, str]], written: Iterable[tuple[str,
         written: option and path of each file that is written.
 
     Raises:
-        CommandError: two of them are one file.
+        CommandError: two of them are one file, or one cannot be written.
     """
     uses: dict[tuple[int, int] | str, tuple[str, str]] = {}
     for option, path in written:
+        _check_writable(option, path)
         key = _identity(path)
         if key is None:
             continue
@@ -33,6 +37,20 @@ def check_distinct(read: Iterable[tuple[str, str]], written: Iterable[tuple[str,
             key = _identity(path)
             if key in uses:
                 raise _same(uses[key], (what, path))
+
+
+def _check_writable(option: str, path: str) -> None:
+    """Refuse a file that cannot be written, without opening it: opening has effects on a pipe."""
+    folder = os.path.dirname(path) or os.curdir
+    if os.path.isdir(path):
+        code = errno.EISDIR
+    elif not os.path.isdir(folder):
+        code = errno.ENOTDIR if os.path.exists(folder) else errno.ENOENT
+    elif not os.access(path if os.path.exists(path) else folder, os.W_OK):
+        code = errno.EACCES
+    else:
+        return
+    raise CommandError(f"{option} {path}: {os.strerror(code)}")
 
 
 def _identity(path: str) -> tuple[int, int] | str | None:

@@ -36,10 +36,11 @@ def run(arguments: argparse.Namespace) -> int:
     from pathlib import Path
 
     from wetlands_executor.cli.environment import found_or_made, is_description
-    from wetlands_executor.cli.files import check_distinct
+    from wetlands_executor.cli.files import check_files
 
-    if arguments.output is not None and is_description(arguments.env):
-        check_distinct([("the file", arguments.env)], [("--output", arguments.output)])
+    if arguments.output is not None:
+        read = [("the file", arguments.env)] if is_description(arguments.env) else []
+        check_files(read, [("--output", arguments.output)])
     environment = found_or_made(arguments.env)
     try:
         text = environment.lock()

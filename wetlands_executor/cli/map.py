@@ -229,7 +229,7 @@ def _check_files(arguments: argparse.Namespace, target: Target, reading: Reading
     import os
 
     from wetlands_executor.cli import workers
-    from wetlands_executor.cli.files import check_distinct
+    from wetlands_executor.cli.files import check_files
 
     written = [
         (option, path)
@@ -245,14 +245,18 @@ def _check_files(arguments: argparse.Namespace, target: Target, reading: Reading
     read += [("item", word) for word in reading.words]
     names = {os.path.basename(path) for _, path in written}
     read += [("item", text) for text in reading.listed(names)]
-    check_distinct(read, written)
+    check_files(read, written)
 
 
 def _errors_file(arguments: argparse.Namespace) -> str | None:
     """Return where the full texts of failures go; None is a temporary file."""
-    if arguments.errors is not None or arguments.joblog is None:
+    import os
+
+    joblog = arguments.joblog
+    if arguments.errors is not None or joblog is None:
         return cast("str | None", arguments.errors)
-    return f"{arguments.joblog}.errors"
+    # nothing stands beside a device or a pipe
+    return f"{joblog}.errors" if os.path.isfile(joblog) or not os.path.exists(joblog) else None
 
 
 def _reading(arguments: argparse.Namespace, words: Sequence[str]) -> Reading:
