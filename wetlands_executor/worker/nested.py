@@ -204,12 +204,12 @@ class Nested:
         self._refuse_in_fork()
         question = self._next_number()
         box: Any = []
-        gate = allocate_lock()
-        gate.acquire()
+        lock = allocate_lock()
+        lock.acquire()
 
         def answer(found: Any) -> None:
             box.append(found)
-            gate.release()
+            lock.release()
 
         with self._lock:
             item = self.item()
@@ -217,10 +217,10 @@ class Nested:
             self._say(item, message(question))
         try:
             if self._lost is None:
-                gate.acquire()
+                lock.acquire()
         except BaseException:
             if unwanted is not None and self._questions.pop(question, None) is None:
-                gate.acquire()  # Race: the reader has the answer in its hands
+                lock.acquire()  # Race: the reader has the answer in its hands
                 unwanted(box[0])
             raise
         self._questions.pop(question, None)

@@ -79,7 +79,7 @@ class RemoteTask(Future):  # type: ignore[type-arg]
         #: (value, exception), once a thread has unpickled the outcome.
         self._read: Dict[str, Any] = {}
         #: Locks of the threads that sleep until it has ended.
-        self._gates: List[Any] = []
+        self._locks: List[Any] = []
         self._reports = Reports()
         self._retry_on = retry_on
         #: Its number here and at the host.
@@ -202,19 +202,19 @@ class RemoteTask(Future):  # type: ignore[type-arg]
         if self.done():
             return
         self.nested.begin_wait(self.serial)
-        gate = allocate_lock()
+        lock = allocate_lock()
         try:
-            gate.acquire()
-            self._gates.append(gate)
+            lock.acquire()
+            self._locks.append(lock)
             # Order: the lock is in the list, then the state is looked at; ``settle`` does the
             # reverse.
             if not self.done():
                 seconds = -1 if timeout is None else min(max(timeout, 0), _LONGEST)
-                if not gate.acquire(True, seconds) and not self.done():
+                if not lock.acquire(True, seconds) and not self.done():
                     raise WaitTimeout
         finally:
             try:
-                self._gates.remove(gate)
+                self._locks.remove(lock)
             except ValueError:
                 pass  # it has ended
             self.nested.end_wait(self.serial)
@@ -417,12 +417,12 @@ class RemoteTask(Future):  # type: ignore[type-arg]
                     waiter.add_result(self)
             self._condition.notify_all()
         self._kept.pop(self, None)
-        while self._gates:
+        while self._locks:
             try:
-                gate = self._gates.pop()
+                lock = self._locks.pop()
             except IndexError:
                 break  # who waited has given up
-            gate.release()
+            lock.release()
         callbacks: List[Any] = self._done_callbacks
         self._done_callbacks: List[Any] = []
         for callback in callbacks:
