@@ -32,6 +32,7 @@ class Terminal:
     Args:
         argv: the program.
         columns, rows: of the terminal.
+        cwd: folder of the program; None: that of this process.
         **env: further variables of the program.
 
     Attributes:
@@ -39,7 +40,14 @@ class Terminal:
         code: its exit code, minus the signal's number if it was killed; None before its end.
     """
 
-    def __init__(self, *argv: object, columns: int = 80, rows: int = 24, **env: str) -> None:
+    def __init__(
+        self,
+        *argv: object,
+        columns: int = 80,
+        rows: int = 24,
+        cwd: Path | None = None,
+        **env: str,
+    ) -> None:
         unwanted = ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "CI")
         variables = {key: text for key, text in os.environ.items() if key not in unwanted}
         variables.update({"PYTHONPATH": str(ROOT), "TERM": "xterm-256color", "LC_ALL": "C.UTF-8"})
@@ -48,7 +56,7 @@ class Terminal:
         self.raw = b""
         self._screen = pyte.HistoryScreen(columns, rows, history=1000)
         self._stream = pyte.ByteStream(self._screen)
-        self.pid, self._fd = start(argv, variables, columns, rows)
+        self.pid, self._fd = start(argv, variables, columns, rows, cwd)
 
     # --- reading
 
