@@ -271,3 +271,20 @@ def test_many_that_wait_are_bounded_at_each_depth() -> None:
     assert len(state.slots.by_worker) == 4
     feed(state, st.WorkerReady(3), st.WorkerReady(4))
     assert all(child.place is not st.WAITING for child in children)
+
+
+def test_a_task_is_not_given_to_the_worker_whose_job_has_submitted_it() -> None:
+    """It would have to come back when that waits for it; else it is taken when that has ended."""
+    state = PoolState(1)
+    parent, first, second = NestedJob(0), NestedJob(1), NestedJob(2)
+    first.depth = second.depth = 1
+    first.priority = second.priority = LEVEL
+    feed(state, st.Submitted([parent]), st.WorkerReady(1))
+    assert feed(state, st.Submitted([first])) == []
+    actions = feed(state, st.WaitBegan(1, parent), st.WorkerReady(2))
+    assert not any(isinstance(action, st.Reclaim) for action in actions)
+    assert first.place is state.slots.by_worker[2]
+    feed(state, st.ItemsFinished(2, [first]), st.WaitEnded(1), st.Submitted([second]))
+    assert second.place is st.WAITING
+    feed(state, st.ItemsFinished(1, [parent]))
+    assert second.place is state.slots.by_worker[1]

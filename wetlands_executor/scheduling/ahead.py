@@ -25,15 +25,17 @@ def give_ahead(waiting: WaitingItems, slots: Slots) -> list[tuple[Slot, list[Ite
     """
     if slots.starting or (len(waiting.queues) > 1 and len(waiting.priorities()) > 1):
         return []
-    if len(slots.all) > slots.most:
-        # A worker that was started for a task inside a task must not take one further above.
-        depth = waiting.next_nested()[0] if waiting.nested else 0
-        if slots.room(depth) < 0:
-            return []
+    depth = waiting.next_nested()[0] if waiting.nested else 0
+    # A worker that was started for a task inside a task must not take one further above.
+    if len(slots.all) > slots.most and slots.room(depth) < 0:
+        return []
     ahead = waiting.ahead
     found = sorted(slots.by_worker.values(), key=_load)
     if slots.parked:
         found = [slot for slot in found if slot not in slots.parked]
+    if depth:
+        # What runs further above is most likely about to wait for it: it would have to come back.
+        found = [slot for slot in found if all(item.depth >= depth for item in slot.held)]
     free = [(slot, min(slot.free_credit(), ahead - len(slot.held))) for slot in found]
     free = [(slot, count) for slot, count in free if count > 0]
     items = waiting.take(sum(count for _, count in free), ahead)
