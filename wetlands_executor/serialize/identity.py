@@ -42,7 +42,7 @@ from wetlands_executor.serialize import cycles
 #: Numbers of dropped objects that are collected before they are sent to workers.
 DROPPED = 256
 #: Small objects that get a number before it is worth a look which of all are in use.
-SMALL = 16
+SMALL = 64
 
 _numbers = itertools.count(1)
 
@@ -62,6 +62,8 @@ class Check(Protocol):
     void: bool
 
 
+#: Types that have no weak references.
+_NEVER_WEAK = frozenset((list, dict, tuple, types.CellType))
 #: Shape of a cell whose variable a function by value binds anew: its content is state of workers.
 WRITTEN = object()
 
@@ -153,6 +155,9 @@ class Known:
         self.checks: dict[int, Check] | None = None
         self.strong: Any = None
         self.weak: _Weak | None = None
+        if type(obj) in _NEVER_WEAK:  # an exception that is raised takes as long as the rest
+            self.strong = obj
+            return
         try:
             self.weak = weak = _Weak(obj, _gone)
         except TypeError:
@@ -491,8 +496,18 @@ class Mark:
         self.function = function
 
 
+#: The hash of bytes is a keyed one of 64 bits, as on almost every machine. It takes a tenth of the
+#: time of ``blake2b``, and a digest is compared with others of this process only.
+_HASH_IS_WIDE = (
+    sys.hash_info.hash_bits == 64
+    and sys.hash_info.algorithm.startswith("siphash")
+    and not sys.hash_info.cutoff
+)
+
+
 def digest(parts: Any) -> int:
-    """Return a number for builtin values, equal for equal ones of equal types."""
-    return int.from_bytes(
-        hashlib.blake2b(marshal.dumps(parts, 2), digest_size=8).digest(), "little"
-    )
+    """Return a number of 64 bits for builtin values, equal for equal ones of equal types."""
+    data = marshal.dumps(parts, 2)
+    if _HASH_IS_WIDE:
+        return hash(data)
+    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")

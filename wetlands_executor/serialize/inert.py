@@ -147,6 +147,8 @@ def is_of_numbers(array: Any) -> bool:
 def are_arrays(values: tuple[Any, ...]) -> int:
     """Return the bytes of all arrays if the values are scalars and arrays of numbers; else -1."""
     if _ARRAY is None:
+        if "numpy" not in sys.modules:
+            return -1
         _learn_numpy()
         if _ARRAY is None:
             return -1

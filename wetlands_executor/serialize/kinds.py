@@ -87,6 +87,8 @@ _WITH_CONTENT = (dict, list, set, tuple, str, bytes, int, float, BaseException)
 
 def may_be_stateless(kind: type) -> bool:
     """Return True if objects of a class have nothing but their ``__dict__`` to hold anything."""
+    if issubclass(kind, _WITH_CONTENT):
+        return False
     if not kind.__flags__ & _OF_PYTHON or not has_plain_state(kind):
         return False
     if hasattr(kind, "__setstate__") or getattr(kind, "__getstate__", None) is not getattr(
@@ -94,7 +96,5 @@ def may_be_stateless(kind: type) -> bool:
     ):
         # it says itself what it holds: BytesIO and StringIO, which are made like classes of Python
         # from 3.13 on
-        return False
-    if issubclass(kind, _WITH_CONTENT):
         return False
     return not any(vars(base).get("__slots__") for base in kind.__mro__)

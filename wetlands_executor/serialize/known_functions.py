@@ -30,6 +30,7 @@ from wetlands_executor.serialize.encoded import (
     encoded,
 )
 from wetlands_executor.serialize.pickler import PROTOCOL
+from wetlands_executor.serialize.scalars import are_numbers
 from wetlands_executor.worker import wire
 from wetlands_executor.worker.calls import Pieces
 from wetlands_executor.worker.code_templates import CLOSURE, METHOD, NUMBERED, PARTIAL
@@ -71,7 +72,7 @@ def encode_again(fn: Any, args: tuple[Any, ...], pool: Pool) -> KnownCall | None
     if record is not None and record.dirty:
         pool.forgetting.tidy(record)
     kind = type(fn)
-    if kind is functools.partial and is_joined(fn):
+    if kind is functools.partial and not fn.keywords and is_joined(fn):
         args, fn = fn.args + args, fn.func
         at_once = encode_at_once(fn, args, None)
         if at_once is not None:
@@ -86,9 +87,9 @@ def encode_again(fn: Any, args: tuple[Any, ...], pool: Pool) -> KnownCall | None
     else:
         definition = importable.get(id(fn))
         if definition is not None:
-            if definition.rewritten:
-                return None
-        elif kind is types.FunctionType:  # as in `find`: a lambda in a loop
+            # its arguments are no scalars: ``encode_at_once`` has looked
+            return None if definition.rewritten else _encode_values(definition, (), args, record)
+        if kind is types.FunctionType:  # as in `find`: a lambda in a loop
             code: Code | None = None if record is None else record.codes.get(id(fn.__code__))
             template = None if code is None else code.template
             given = None if template is None or record is None else template.steps(fn, record)
@@ -117,7 +118,8 @@ def _encode(
         if call is not None:
             return call
     elif steps[0] != METHOD:
-        if len(steps) == 2 and steps[0] == CLOSURE and not args:  # a lambda in a loop
+        # a lambda in a loop, or a partial object with a number
+        if len(steps) == 2 and not args and (steps[0] == CLOSURE or _are_numbers(steps)):
             payload = pickle.dumps((steps, args, None), PROTOCOL)
         else:
             payload = _templates().pickled(steps, args, None)
@@ -130,11 +132,23 @@ def _encode(
             return DefinedCall(definition, wire.NO_REFERENCES | wire.MADE, payload, name, bytecode)
     if NUMBERED in steps[::2]:
         return None
+    return _encode_values(definition, steps, args, record)
+
+
+def _encode_values(
+    definition: Definition, steps: tuple[Any, ...], args: tuple[Any, ...], record: Record | None
+) -> KnownCall | None:
+    """As ``_encode``, for what is no plain scalars."""
     if record is None or not _may_be_known((*steps[1:], *args) if steps else args, record):
         call = encode_inert(definition, steps or None, args)
         if call is not None or record is None:
             return call
     return _encode_objects(definition, steps, args, record)
+
+
+def _are_numbers(steps: tuple[Any, ...]) -> bool:
+    """Return True for the step of a partial object that has numbers only: see ``is_plain``."""
+    return steps[0] == PARTIAL and are_numbers(*steps[1])
 
 
 def _may_be_known(values: tuple[Any, ...], record: Record) -> bool:

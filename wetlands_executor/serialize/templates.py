@@ -36,7 +36,7 @@ from wetlands_executor.serialize.definitions import Definition
 from wetlands_executor.serialize.fast_checks import SHORT, are_short_scalars
 from wetlands_executor.serialize.identity import WRITTEN, digest
 from wetlands_executor.serialize.pickler import Stream, space_name
-from wetlands_executor.serialize.scalars import NUMBERS
+from wetlands_executor.serialize.scalars import are_numbers
 from wetlands_executor.worker import code_templates, objects
 
 if TYPE_CHECKING:
@@ -75,6 +75,7 @@ class Template:
     """
 
     __slots__ = (
+        "_all_vary",
         "_annotations",
         "_cells",
         "_defaults",
@@ -111,6 +112,8 @@ class Template:
         self._varying = varying
         self._cells, self._defaults = expected
         places = (*self._cells, *self._defaults)
+        # It closes over values that vary, and nothing else differs.
+        self._all_vary = not self._defaults and not any(self._cells)
         self.mask = sum(1 << place for place, each in enumerate(places) if each is None)
         self.numbers = numbers
         self._guarded = guarded
@@ -143,6 +146,13 @@ class Template:
         found: list[Any] = []
         numbered: list[Any] = []
         try:
+            if self._all_vary and closure:
+                values = (*map(_content_of, closure),)
+                # most of them; what is written is known
+                if _VALUES.issuperset(map(type, values)) and record.known.keys().isdisjoint(
+                    map(id, closure)
+                ):
+                    return (*steps, code_templates.CLOSURE, (values, self.mask))
             for cell, identity in zip(closure, self._cells, strict=True):
                 value = cell.cell_contents
                 if identity is not None:
@@ -295,10 +305,10 @@ def is_value(value: Any) -> bool:
     return are_short_scalars(value if type(value) is tuple else (value,))
 
 
-_NAMES = frozenset((str,))
 _state_of = attrgetter(
     "__kwdefaults__", "__dict__", "__name__", "__qualname__", "__doc__", "__module__"
 )
+_content_of = attrgetter("cell_contents")
 #: Annotations are evaluated when they are asked for, which runs code of the user's.
 _ARE_LAZY = sys.version_info >= (3, 14)
 #: Containers that travel with each call if they hold few scalars, and their kinds.
@@ -621,20 +631,11 @@ def take_apart(fn: Any, record: Record | None) -> tuple[Any, tuple[Any, ...]] | 
     return (fn, steps) if steps else None
 
 
-def _are_numbers(args: tuple[Any, ...], keywords: dict[str, Any]) -> bool:
-    """Return True for arguments that need no further look: most of them."""
-    return (
-        NUMBERS.issuperset(map(type, args))
-        and NUMBERS.issuperset(map(type, keywords.values()))
-        and _NAMES.issuperset(map(type, keywords))
-    )
-
-
 def is_plain(steps: tuple[Any, ...]) -> bool:
     """Return True if any unpickler reads the steps: they hold scalars only."""
     if len(steps) == 2 and steps[0] == code_templates.CLOSURE:
         return type(steps[1][0]) is tuple  # and no stream
-    if len(steps) == 2 and steps[0] == code_templates.PARTIAL and _are_numbers(*steps[1]):
+    if len(steps) == 2 and steps[0] == code_templates.PARTIAL and are_numbers(*steps[1]):
         return True
     for kind, value in zip(steps[::2], steps[1::2], strict=True):
         if kind == code_templates.METHOD or (

@@ -38,6 +38,19 @@ _function: Any = type(_Any.method)
 
 _new: Any = object.__new__
 _cell: Any = type(_Any.method.__closure__[0])  # type: ignore[index]
+_objects: Any = None
+
+
+def _load_objects() -> Any:
+    """Return ``objects``, imported for the first call that brings any.
+
+    An import within a function takes as long as to make a short container.
+    """
+    global _objects  # a cache
+    from . import objects
+
+    _objects = objects
+    return objects
 
 
 def make(function: Any, payload: Tuple[Any, Any, Any], where: Any) -> Tuple[Any, Any, Any, Any]:
@@ -92,8 +105,7 @@ def _with_objects(found: Tuple[Any, ...], args: Tuple[Any, ...]) -> Tuple[Any, .
 
     What is made is what ``pickle`` would make: a class has no say in it, as the host has seen.
     """
-    from .objects import defined
-
+    defined = (_objects or _load_objects()).defined
     values: Any = [None]
     values += args
     for place, number, piece, name, attributes in found:
@@ -107,12 +119,11 @@ def _with_objects(found: Tuple[Any, ...], args: Tuple[Any, ...]) -> Tuple[Any, .
 
 def _with_containers(values: Tuple[Any, ...], found: Tuple[Any, ...]) -> Tuple[Any, ...]:
     """Return the values with the containers in their places."""
-    from .objects import begin, finish
-
+    ours = _objects or _load_objects()
     filled = list(values)
     for place, kind, *state in found:
-        filled[place] = container = begin(state[0], kind)
-        finish(container, tuple(state))
+        filled[place] = container = ours.begin(state[0], kind)
+        ours.finish(container, state)
     return tuple(filled)
 
 
