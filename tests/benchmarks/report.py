@@ -71,7 +71,7 @@ def number(value: float, unit: str) -> str:
                 )
     if unit == "bytes":
         return f"{value / 1e6:.1f} MB" if value >= 1e6 else f"{value:.0f} B"
-    return f"{value:g}"
+    return f"{value:.4g}" if value < 1000 else f"{value:g}"
 
 
 def table(name: str, result: Mapping[str, Any]) -> Iterator[str]:

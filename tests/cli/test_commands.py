@@ -18,7 +18,7 @@ from wetlands_executor.cli.commands import COMMANDS
 
 pexpect = pytest.importorskip("pexpect", reason="terminals are driven with pexpect (extra test)")
 pytest.importorskip("pyte")
-from tests.support.terminal import Dialogue, Terminal  # noqa: E402 - needs both
+from tests.support.terminal import Dialogue  # noqa: E402 - needs both
 
 #: Options of an interactive shell that reads no files of the user's, and lines to begin with.
 SHELLS = {
@@ -285,17 +285,6 @@ class TestRun:
         assert child.exitstatus == 3
 
 
-def on_terminal(program: Program, *words: object) -> tuple[int | None, str]:
-    """Run a command on a terminal; return its exit code and what stands on the screen then."""
-    with Terminal(*program.command(*words), columns=60, **program.variables) as terminal:
-        before = terminal.modes
-        shown = terminal.finish()
-        assert terminal.modes == before
-        assert not terminal.cursor.hidden
-        assert "Traceback" not in shown
-        return terminal.code, shown
-
-
 class TestEnvironments:
     def test_a_life(self, program: Program, index: Index) -> None:
         """Made of a file, listed, run, called, locked, made of the lock, removed, pruned."""
@@ -342,34 +331,6 @@ class TestEnvironments:
         assert "tools" not in program("envs", "--no-size").stdout
         pruned = program("prune", "--unused-for", "0").stdout.split()
         assert [name.startswith("env-") for name in pruned] == [True]
-
-    def test_on_a_terminal(self, program: Program, index: Index) -> None:
-        """Made, refused, updated, removed and pruned where a user sees it, on 60 columns."""
-        tool = index.script(program.folder / "tool.py", "wl-beta")
-        code, shown = on_terminal(program, "create", "tools", "--from", tool)
-        assert code == 0, shown
-        assert "installing: " in shown
-        prefix = Path(json.loads(program("envs", "--json").stdout)[-1]["path"])
-        code, shown = on_terminal(program, "create", "tools", "--from", tool, "--pypi", "x")
-        assert code == 2
-        assert "--update" in shown
-        code, shown = on_terminal(
-            program, "create", "tools", "--from", tool, "--pypi", "wl-missing", "--update"
-        )
-        assert code == 1
-        assert "wl-missing" in shown
-        assert program("run", "tools", "true").returncode == 0, "it is as it was"
-        code, shown = on_terminal(program, "remove", "tools")
-        assert (code, shown.replace("\n", "")) == (0, str(prefix))
-        assert not prefix.exists()
-        code, shown = on_terminal(program, "remove", "tools")
-        assert code == 2
-        assert "no environment is called 'tools'" in shown
-        assert program("call", "tool.py:no").returncode == 1, "its function is not there"
-        code, shown = on_terminal(program, "prune", "--unused-for", "0")
-        assert code == 0
-        assert "env-" in shown
-        assert on_terminal(program, "prune", "--unused-for", "0") == (0, "")
 
     def test_that_cannot_be_made(self, program: Program, index: Index) -> None:
         index.script(program.folder / "tool.py", "wl-missing", body="def f(): pass\n")

@@ -336,32 +336,6 @@ class TestResults:
         assert done.returncode == 101
         assert len(lines(done.stdout)) == 150
 
-    def test_a_pipe_and_a_file_get_the_same(self, program: Program) -> None:
-        """Standard output as a pipe and as a file, and ``--results``: the same lines."""
-        run = ("map", "cells", "functions.py:some_fail", "-j2", "--quiet")
-        items = [f"bad {number}" if number % 7 == 3 else f"\u00f6 {number}" for number in range(60)]
-        for options in (["-k"], []):
-            piped = program(*run, *options, *items)
-            path = program.folder / "stdout.jsonl"
-            with path.open("wb") as stream:
-                process = program.popen(*run, *options, *items, stdout=stream)
-                process.communicate(timeout=60)
-            kept = program(*run, *options, "--results", "out.jsonl", *items)
-            assert [piped.returncode, process.returncode, kept.returncode] == [9] * 3
-            assert kept.stdout == ""
-            found = [
-                text.splitlines()
-                for text in (
-                    piped.stdout, path.read_text(), (program.folder / "out.jsonl").read_text()
-                )
-            ]  # fmt: skip
-            if not options:
-                found = [sorted(each) for each in found]
-            assert found[0] == found[1] == found[2]
-            assert len(found[0]) == 60
-            if options:
-                assert [json.loads(line)["item"] for line in found[0]] == items
-
     def test_order_and_prints(self, program: Program) -> None:
         """What functions print is on standard error, in whole lines; results are in order."""
         items = [str(number) for number in range(60)]
@@ -420,58 +394,8 @@ class TestResults:
         assert done.returncode == 255
         assert "missing 1 required positional argument" in done.stderr
 
-    @pytest.mark.skipif(sys.platform != "linux", reason="workers are forked on Linux alone")
-    def test_a_preload_is_shared(self, program: Program) -> None:
-        """It is imported by one process, from which the workers are forked."""
-        (program.folder / "heavy.py").write_text("import os\nPID = os.getpid()\n")
-        (program.folder / "use.py").write_text(
-            "import os, time\n\n\n"
-            "def f(item):\n"
-            "    import heavy\n"
-            "    open(f'runs-{item}', 'w').close()\n"
-            "    while len([n for n in os.listdir() if n.startswith('runs-')]) < 2:\n"
-            "        time.sleep(0.01)\n"
-            "    return [heavy.PID, os.getpid()]\n"
-        )
-        found = {}
-        for options in ([], ["--share-preload"]):
-            for path in program.folder.glob("runs-*"):
-                path.unlink()
-            done = program(
-                "map", "cells", "use.py:f", "a", "b", "-j2", "--preload", "heavy", *options,
-                PYTHONPATH=f"{program.variables['PYTHONPATH']}{os.pathsep}{program.folder}",
-            )  # fmt: skip
-            assert done.returncode == 0, done.stderr
-            pairs = [each["result"] for each in lines(done.stdout)]
-            imported, workers = map(set, zip(*pairs, strict=True))  # type: ignore[call-overload]
-            assert len(workers) == 2, "each has run in a worker of its own"
-            found[bool(options)] = imported, workers
-        imported, workers = found[False]
-        assert imported == workers
-        imported, workers = found[True]
-        assert len(imported) == 1
-        assert not imported & workers
-
 
 class TestEnvironmentOfTheFile:
-    def test_env_is_left_out_or_a_dash(self, program: Program, index: Index) -> None:
-        body = (
-            "def version(item):\n"
-            "    import importlib.metadata as m\n    return item + m.version('wl-beta')\n"
-        )
-        index.script(program.folder / "tool.py", "wl-beta", body=body)
-        done = program("map", "tool.py:version", "a", "b", "-k")
-        assert (done.returncode, [each["result"] for each in lines(done.stdout)]) == (
-            0, ["a1.0", "b1.0"],
-        ), done.stderr  # fmt: skip
-        assert "installing: " in done.stderr
-        for words in (["-", "tool.py:version", "c"], ["tool.py:version", "-"]):
-            done = program("map", *words, "--quiet", input="c\n")
-            assert (done.returncode, done.stderr) == (0, ""), "it is there now"
-            assert [each["result"] for each in lines(done.stdout)] == ["c1.0"]
-        done = program("map", "-", "tool.py:version", "-", "--quiet", input="d\n")
-        assert [each["result"] for each in lines(done.stdout)] == ["d1.0"]
-
     @pytest.mark.parametrize("env", [[], ["-"]])
     def test_a_file_without_one(self, program: Program, env: list[str]) -> None:
         done = program("map", *env, "functions.py:length", "a")

@@ -63,6 +63,9 @@ class TestEnvironments:
             program, "create", "tools", "--from", "tool.py", "--pypi", "wl-alpha<2", code=2
         )
         assert "--update" in refusal
+        more = ("--from", "tool.py", "--pypi", "wl-missing", "--update")
+        assert "wl-missing" in "\n".join(shown_by(program, "create", "tools", *more, code=1))
+        assert program("run", "tools", "true").returncode == 0, "it is as it was"
         *_, made = shown_by(program, "create", "tool.py")
         assert Path(made).is_dir()
 

@@ -41,7 +41,7 @@ print(json.dumps([cell["outputs"] for cell in notebook["cells"]]))
 
 def test_one_output_that_is_updated_in_place() -> None:
     for module in ("nbclient", "ipykernel"):
-        pytest.importorskip(module, reason="runs notebooks (extra docs-test)")
+        pytest.importorskip(module, reason="runs notebooks (extra test)")
     done = subprocess.run(
         [sys.executable, "-c", RUN], input=json.dumps(CELLS), stdout=subprocess.PIPE, text=True,
         timeout=90, check=True,
