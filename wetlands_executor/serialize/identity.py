@@ -63,7 +63,7 @@ class Check(Protocol):
 
 
 #: Types that have no weak references.
-_NEVER_WEAK = frozenset((list, dict, tuple, types.CellType))
+_NEVER_WEAK: frozenset[Any] = frozenset((list, dict, tuple, types.CellType))
 #: Shape of a cell whose variable a function by value binds anew: its content is state of workers.
 WRITTEN = object()
 
