@@ -75,7 +75,6 @@ class Template:
     """
 
     __slots__ = (
-        "_all_vary",
         "_annotations",
         "_cells",
         "_defaults",
@@ -112,8 +111,6 @@ class Template:
         self._varying = varying
         self._cells, self._defaults = expected
         places = (*self._cells, *self._defaults)
-        # It closes over values that vary, and nothing else differs.
-        self._all_vary = not self._defaults and not any(self._cells)
         self.mask = sum(1 << place for place, each in enumerate(places) if each is None)
         self.numbers = numbers
         self._guarded = guarded
@@ -146,13 +143,6 @@ class Template:
         found: list[Any] = []
         numbered: list[Any] = []
         try:
-            if self._all_vary and closure:
-                values = (*map(_content_of, closure),)
-                # most of them; what is written is known
-                if _VALUES.issuperset(map(type, values)) and record.known.keys().isdisjoint(
-                    map(id, closure)
-                ):
-                    return (*steps, code_templates.CLOSURE, (values, self.mask))
             for cell, identity in zip(closure, self._cells, strict=True):
                 value = cell.cell_contents
                 if identity is not None:
@@ -308,7 +298,6 @@ def is_value(value: Any) -> bool:
 _state_of = attrgetter(
     "__kwdefaults__", "__dict__", "__name__", "__qualname__", "__doc__", "__module__"
 )
-_content_of = attrgetter("cell_contents")
 #: Annotations are evaluated when they are asked for, which runs code of the user's.
 _ARE_LAZY = sys.version_info >= (3, 14)
 #: Containers that travel with each call if they hold few scalars, and their kinds.
