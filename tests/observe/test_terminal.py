@@ -110,8 +110,10 @@ def test_made_narrower_in_tmux(rendezvous: Rendezvous, tmp_path: Path) -> None:
         terminal.wait_until(
             lambda text: re.search(r"0:(0[4-9]|[1-5]\d) elapsed", text), "bars drawn long after"
         )
-        # what tmux knows: not every sequence that it sends is understood by pyte
-        shown = subprocess.check_output([*tmux, "capture-pane", "-p"], text=True)
+        # What tmux knows: not every sequence that it sends is understood by pyte. Its history too:
+        # for each row that it breaks, it moves one from the top of the screen there.
+        capture = [*tmux, "capture-pane", "-p", "-S", "-"]
+        shown = subprocess.check_output(capture, text=True)
         drawn = bars(shown)
         assert (len(drawn), shown.count("cells")) == (3, 1), shown
         assert all(len(line) < 45 for line in drawn), shown
