@@ -499,7 +499,7 @@ class Mark:
 #: The hash of bytes is a keyed one of 64 bits, as on almost every machine. It takes a tenth of the
 #: time of ``blake2b``, and a digest is compared with others of this process only.
 _HASH_IS_WIDE = (
-    sys.hash_info.hash_bits == 64
+    sys.hash_info.width == 64
     and sys.hash_info.algorithm.startswith("siphash")
     and not sys.hash_info.cutoff
 )
