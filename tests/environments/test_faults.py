@@ -353,6 +353,14 @@ class TestNetwork:
         assert "500" in str(caught.value)
         assert made_folders(store) == []
 
+    def test_a_package_that_no_registry_has(self, backend: str, store: Store) -> None:
+        with answering(404) as url:
+            spec = EnvironmentSpec(pypi=("wl-alpha",), options=PyPIOptions(index_url=url))
+            with pytest.raises(EnvironmentCreationError, match="wl-alpha") as caught:
+                Environment.create(spec, backend=backend)
+        assert "index could be reached" not in str(caught.value)
+        assert made_folders(store) == []
+
     def test_a_registry_that_is_gone(self, backend: str) -> None:
         with socket.socket() as unused:
             unused.bind(("127.0.0.1", 0))

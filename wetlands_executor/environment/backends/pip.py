@@ -35,6 +35,8 @@ _PROGRESS = re.compile(r"Progress (\d+) of (\d+)")
 _REPORTS = (22, 2)
 _RAW_PROGRESS = (24, 1)
 _NO_INDEX = "Could not fetch URL"
+#: In such a line: the index has no package of that name.
+_NO_PACKAGE = ": 404 Client Error"
 #: Indexes whose errors are shown.
 SHOWN_ERRORS = 5
 _OTHER_PYTHON = (22, 3)
@@ -297,6 +299,8 @@ def _remedy(said: str, details: Path, offline: bool) -> str:
             "fetched before; uv (the extra 'create') does."
         )
     told = index_errors(details)
+    if told and all(_NO_PACKAGE in line for line in told):  # it was reached, and has answered
+        return "".join(f"{line}\n" for line in told) + "Check the names of the packages."
     if told or any(sign in said for sign in UNREACHABLE):
         return "".join(f"{line}\n" for line in told) + (
             "No package index could be reached. Check the network, or tell pip about a proxy or a "
@@ -306,7 +310,7 @@ def _remedy(said: str, details: Path, offline: bool) -> str:
 
 
 def index_errors(details: Path) -> list[str]:
-    """Return what pip says of indexes that did not answer; it keeps that to its log."""
+    """Return what pip says of indexes that gave no page of a package; it keeps that to its log."""
     try:
         lines = details.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
