@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from wetlands_executor.in_process.executor import InProcessExecutor
     from wetlands_executor.pool.lines import printing_task
     from wetlands_executor.sharedmem.share import share
-    from wetlands_executor.watching import Watch, watch, watch_tasks
+    from wetlands_executor.watching import Watch, ends_of, watch, watch_tasks
     from wetlands_executor.worker.current_task import RemoteTaskHandle, current_task
     from wetlands_executor.worker.task_controller import (
         TaskController,
@@ -95,6 +95,7 @@ __all__ = [
     "WorkerStartError",
     "WorkerUnresponsive",
     "current_task",
+    "ends_of",
     "get_default_executor",
     "get_task_controller",
     "get_task_inputs",
@@ -145,7 +146,7 @@ _PLACES = {
     "in_process.executor": ("InProcessExecutor",),
     "pool.lines": ("printing_task",),
     "sharedmem.share": ("share",),
-    "watching": ("Watch", "watch", "watch_tasks"),
+    "watching": ("Watch", "ends_of", "watch", "watch_tasks"),
     "worker.current_task": ("RemoteTaskHandle", "current_task"),
     "worker.task_controller": (
         "TaskController",

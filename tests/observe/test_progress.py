@@ -11,7 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 import pytest
 
 from tests.tasks import workload
-from wetlands_executor import CondaEnvExecutor, InProcessExecutor, Task, watch
+from wetlands_executor import CondaEnvExecutor, InProcessExecutor, Task, ends_of, watch
 from wetlands_executor.observe import open_display, progress
 
 
@@ -118,6 +118,26 @@ def test_tasks_come_as_they_end(executor: CondaEnvExecutor) -> None:
     stream = io.StringIO()
     assert len(list(progress(as_completed(tasks), stream=stream))) == 21
     assert last(stream) == "21"
+
+
+def test_what_has_become_of_futures(executor: CondaEnvExecutor) -> None:
+    """Tasks that have all ended are read in another way than others, with one result."""
+    waits = executor.options(start=False)
+    returned, failed = executor.submit(abs, -1), executor.submit(workload.fail)
+    cancelled, unstarted = waits.submit(abs, 1), waits.submit(abs, 1)
+    assert cancelled.cancel()
+    plain, bare = Future(), Task()
+    plain.cancel()
+    bare.set_exception(ValueError())
+    for task in (returned, failed):
+        task.wait_for(20)
+    assert ends_of([]) == ([], 0, 0)
+    assert ends_of([returned, failed, cancelled]) == ([True] * 3, 1, 1)
+    assert ends_of([unstarted, returned, failed, cancelled]) == ([False] + [True] * 3, 1, 1)
+    assert ends_of([plain, failed, Future()]) == ([True, True, False], 1, 1)
+    assert ends_of([bare, plain, cancelled, returned]) == ([True] * 4, 1, 2)
+    assert unstarted.cancel()
+
 
 
 @pytest.mark.parametrize(

@@ -10,13 +10,13 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import Future
 from dataclasses import dataclass
 from itertools import compress, count
 from operator import not_
 from typing import Any, NamedTuple, Protocol
 
-from wetlands_executor import Overview, RunningTask, Task
+from wetlands_executor import Overview, RunningTask, Task, ends_of
 
 #: Seconds over which a rate is taken, and between two samples of it.
 WINDOW, SAMPLED = 30.0, 0.5
@@ -429,15 +429,8 @@ class TaskCounts:
 
     def _still(self, tasks: list[Future[Any]]) -> list[Future[Any]]:
         """Return those that have not ended; count the others."""
-        done = [task.done() for task in tasks]
-        if not any(done):
-            return tasks
-        ended = tasks if all(done) else list(compress(tasks, done))
-        self._done += len(ended)
-        try:
-            errors = [task.exception() for task in ended]
-        except CancelledError:
-            errors = [task.exception() for task in ended if not task.cancelled()]
-            self._cancelled += len(ended) - len(errors)
-        self._failed += len(errors) - errors.count(None)
-        return [] if ended is tasks else list(compress(tasks, map(not_, done)))
+        done, failed, cancelled = ends_of(tasks)
+        self._done += done.count(True)
+        self._failed += failed
+        self._cancelled += cancelled
+        return list(compress(tasks, map(not_, done)))
