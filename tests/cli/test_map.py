@@ -396,6 +396,20 @@ class TestResults:
 
 
 class TestEnvironmentOfTheFile:
+    def test_env_is_left_out_or_a_dash(self, program: Program, index: Index) -> None:
+        """ENV is left out, or "-"; with "-" after the function the items come from the input."""
+        index.script(
+            program.folder / "tool.py", "wl-alpha<2",
+            body="import importlib.metadata as m\n"
+            "def f(item): return item + m.version('wl-alpha')\n",
+        )  # fmt: skip
+        for words, text in (
+            (["tool.py:f", "a"], None), (["-", "tool.py:f", "a"], None),
+            (["tool.py:f", "-"], "a\n"), (["-", "tool.py:f", "-"], "a\n"),
+        ):  # fmt: skip
+            done = program("map", *words, input=text)
+            assert [each["result"] for each in lines(done.stdout)] == ["a1.0"], done.stderr
+
     @pytest.mark.parametrize("env", [[], ["-"]])
     def test_a_file_without_one(self, program: Program, env: list[str]) -> None:
         done = program("map", *env, "functions.py:length", "a")
@@ -516,10 +530,10 @@ class TestWorkers:
         """And not by the workers, which have it from the process that they are forked from."""
         (program.folder / "model.py").write_text(
             "import os\nLOADED_BY = os.getpid()\n\n\n"
-            "def f(item):\n    open(f'{os.getpid()}.pid', 'w').close()\n"
-            "    while len([n for n in os.listdir() if n.endswith('.pid')]) < 2: pass\n"
+            "def f(item):\n    open('meeting', 'r' if item == 'a' else 'w').close()\n"
             "    return LOADED_BY, os.getpid()\n"
         )
+        os.mkfifo(program.folder / "meeting")  # opened by both calls at once, or by none
         run = ("map", "cells", "model:f", "-j2", "--preload", "model", "a", "b")
         done = program(*run, "--share-preload")
         assert done.returncode == 0, done.stderr
@@ -529,23 +543,6 @@ class TestWorkers:
         done = program("map", "cells", "model:f", "a", "--share-preload")
         assert done.returncode == 255
         assert "preload" in done.stderr
-
-    def test_the_file_carries_the_environment(self, program: Program, index: Index) -> None:
-        """ENV is left out, or "-"; with "-" after the function the items come from the input."""
-        index.script(
-            program.folder / "tool.py", "wl-alpha<2",
-            body="import importlib.metadata as m\n"
-            "def f(item): return item + m.version('wl-alpha')\n",
-        )  # fmt: skip
-        for words, text in (
-            (["tool.py:f", "a"], None), (["-", "tool.py:f", "a"], None),
-            (["tool.py:f", "-"], "a\n"), (["-", "tool.py:f", "-"], "a\n"),
-        ):  # fmt: skip
-            done = program("map", *words, input=text)
-            assert [each["result"] for each in lines(done.stdout)] == ["a1.0"], done.stderr
-        done = program("map", "functions.py:length", "a")
-        assert (done.returncode, done.stdout) == (255, "")
-        assert "says nothing about its environment" in done.stderr
 
 
 class TestEnds:

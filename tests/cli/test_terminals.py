@@ -41,6 +41,19 @@ def shown_by(program: Program, *words: object, code: int = 0, **env: str) -> lis
     return shown.splitlines()
 
 
+def interrupt(program: Program, wait_for: str, *words: object, **env: str) -> str:
+    """Type Ctrl-C when a command shows a text; return all that it has shown at its end."""
+    with on_terminal(program, *words, **env) as terminal:
+        before = terminal.modes
+        terminal.wait_for(wait_for)
+        terminal.type("\x03")
+        shown = terminal.finish()
+        assert terminal.code == 130, shown
+        assert terminal.modes == before
+        assert "Traceback" not in shown
+    return shown
+
+
 @pytest.fixture
 def silent_server() -> Iterator[str]:
     """Give the address of a server that takes connections and never answers."""
@@ -113,14 +126,7 @@ class TestEnvironments:
             f'# index-url = "{silent_server}"\n'
             "# ///\n"
         )
-        with on_terminal(program, "create", "tool.py") as terminal:
-            before = terminal.modes
-            terminal.wait_for("installing: ")
-            terminal.type("\x03")
-            shown = terminal.finish()
-            assert terminal.code == 130, shown
-            assert terminal.modes == before
-            assert "Traceback" not in shown
+        interrupt(program, "installing: ", "create", "tool.py")
         assert shown_by(program, "prune", "--unused-for", "0") == []
 
 
@@ -139,15 +145,8 @@ class TestDemo:
     def test_ctrl_c(self, program: Program, tmp_path: Path, silent_server: str) -> None:
         words = ("demo", "--out", tmp_path / "out", "--cache", tmp_path / "cache")
         urls = dict.fromkeys(("PIP_INDEX_URL", "UV_DEFAULT_INDEX", "UV_INDEX_URL"), silent_server)
-        with on_terminal(program, *words, **urls) as terminal:
-            before = terminal.modes
-            terminal.wait_for("the PyPI packages")
-            terminal.type("\x03")
-            shown = terminal.finish()
-            assert terminal.code == 130, shown
-            assert terminal.modes == before
-            assert "interrupted: nothing is left running" in shown
-            assert "Traceback" not in shown
+        shown = interrupt(program, "the PyPI packages", *words, **urls)
+        assert "interrupted: nothing is left running" in shown
 
     @pytest.mark.parametrize(
         ("words", "code", "said"),

@@ -139,7 +139,6 @@ def test_what_has_become_of_futures(executor: CondaEnvExecutor) -> None:
     assert unstarted.cancel()
 
 
-
 @pytest.mark.parametrize(
     ("what", "says"),
     [

@@ -11,6 +11,7 @@ import threading
 import types
 from collections.abc import Callable, Iterator
 from concurrent.futures import wait
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,17 @@ def run(executor: CondaEnvExecutor, function: Callable[..., object], *args: obje
 def define(module: types.ModuleType, source: str) -> None:
     """Execute source in a module, as a notebook does with a cell: no file has it."""
     exec(compile(source, "<cell>", "exec"), module.__dict__)
+
+
+@contextmanager
+def script_with(name: str, source: str) -> Iterator[Any]:
+    """Give a module of that name with that source, which a worker cannot import."""
+    sys.modules[name] = module = types.ModuleType(name)
+    try:
+        define(module, source)
+        yield module
+    finally:
+        del sys.modules[name]
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.worker import workload
-from tests.worker.conftest import DEADLINE, define, run
+from tests.worker.conftest import DEADLINE, define, run, script_with
 from wetlands_executor import CondaEnvExecutor
 
 Write = Callable[[str, str], Path]
@@ -114,13 +114,8 @@ def test_functions_that_refer_to_themselves_and_each_other(
 
 def test_a_module_without_a_file(fresh: CondaEnvExecutor) -> None:
     """Made by ``types.ModuleType``: it cannot be imported, so its functions go by value."""
-    module = types.ModuleType("made_of_nothing")
-    sys.modules["made_of_nothing"] = module
-    try:
-        define(module, "step = 2\ndef f(x):\n    return x + step\n")
+    with script_with("made_of_nothing", "step = 2\ndef f(x):\n    return x + step\n") as module:
         assert run(fresh, module.f, 1) == 3
-    finally:
-        del sys.modules["made_of_nothing"]
 
 
 def test_a_closure_that_refers_to_itself(fresh: CondaEnvExecutor) -> None:

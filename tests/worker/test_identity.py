@@ -23,7 +23,7 @@ from typing import Any
 import pytest
 
 from tests.worker import identity_module
-from tests.worker.conftest import DEADLINE, define, run
+from tests.worker.conftest import DEADLINE, define, run, script_with
 from wetlands_executor import CondaEnvExecutor
 
 _names = itertools.count()
@@ -53,10 +53,8 @@ def script() -> Iterator[Any]:
 @pytest.fixture
 def module() -> Iterator[Any]:
     """An empty module that only this process has."""
-    name = f"module_of_identity_{next(_names)}"
-    sys.modules[name] = module = types.ModuleType(name)
-    yield module
-    del sys.modules[name]
+    with script_with(f"module_of_identity_{next(_names)}", "") as module:
+        yield module
 
 
 # --- one object

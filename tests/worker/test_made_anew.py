@@ -6,15 +6,13 @@ What they bring is exactly what the host has, and state that a worker keeps stay
 from __future__ import annotations
 
 import functools
-import sys
 import threading
-import types
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from tests.worker.conftest import DEADLINE
+from tests.worker.conftest import DEADLINE, run, script_with
 from wetlands_executor import CondaEnvExecutor
 from wetlands_executor.serialize.encoded import DefinedCall
 from wetlands_executor.serialize.identity import Record, digest
@@ -50,16 +48,8 @@ class Number(int):
 
 @pytest.fixture
 def script() -> Iterator[Any]:
-    """A module that a worker cannot import."""
-    name = "script_with_numbers"
-    sys.modules[name] = module = types.ModuleType(name)
-    exec(compile(SOURCE, "<cell>", "exec"), vars(module))
-    yield module
-    del sys.modules[name]
-
-
-def run(executor: CondaEnvExecutor, fn: Any, *args: Any) -> Any:
-    return executor.submit(fn, *args).result(DEADLINE)
+    with script_with("script_with_numbers", SOURCE) as module:
+        yield module
 
 
 def is_known(executor: CondaEnvExecutor, fn: Any) -> bool:

@@ -8,13 +8,12 @@ from __future__ import annotations
 import asyncio
 import functools
 import sys
-import types
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
-from tests.worker.conftest import DEADLINE
+from tests.worker.conftest import DEADLINE, run, script_with
 from wetlands_executor import CondaEnvExecutor
 from wetlands_executor.serialize.encoded import ObjectsCall
 from wetlands_executor.serialize.known_functions import encode_again
@@ -34,12 +33,8 @@ def other():
 
 @pytest.fixture
 def script() -> Iterator[Any]:
-    """A module that a worker cannot import."""
-    name = "script_with_short_containers"
-    sys.modules[name] = module = types.ModuleType(name)
-    exec(compile(SOURCE, "<cell>", "exec"), vars(module))
-    yield module
-    del sys.modules[name]
+    with script_with("script_with_short_containers", SOURCE) as module:
+        yield module
 
 
 @pytest.fixture
@@ -47,10 +42,6 @@ def make(script: Any) -> Callable[..., Any]:
     """Return what makes functions of one code."""
     found: Callable[..., Any] = script.make
     return found
-
-
-def run(executor: CondaEnvExecutor, fn: Any, *args: Any) -> Any:
-    return executor.submit(fn, *args).result(DEADLINE)
 
 
 def is_short(executor: CondaEnvExecutor, fn: Any, *args: Any) -> bool:

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from tests.worker.conftest import DEADLINE, run
+from tests.worker.conftest import DEADLINE, run, script_with
 from wetlands_executor import CondaEnvExecutor
 from wetlands_executor.pool.outbox import Outbox
 from wetlands_executor.worker import wire
@@ -97,11 +97,8 @@ _names = itertools.count()
 
 @pytest.fixture
 def script() -> Iterator[Any]:
-    name = f"script_that_travels_{next(_names)}"
-    sys.modules[name] = module = types.ModuleType(name)
-    exec(compile(SOURCE, "<cell>", "exec"), module.__dict__)
-    yield module
-    del sys.modules[name]
+    with script_with(f"script_that_travels_{next(_names)}", SOURCE) as module:
+        yield module
 
 
 class Sent:
