@@ -23,7 +23,7 @@ from tests.contract.workload import arrive
 from tests.faults import work
 from tests.faults.nesting import pass_data_for_ever, wait_for_child
 from tests.support.observe import DEADLINE, pids
-from tests.support.programs import run, say
+from tests.support.programs import fork, run, say
 from tests.support.rendezvous import Rendezvous
 from tests.support.sharing import CondaEnvExecutor
 from wetlands_executor import WorkerCrashed
@@ -121,16 +121,6 @@ def spawning():
 
 
 # -------------------------------------------------------------------------------------------- forks
-
-
-def fork():
-    """Fork this process, which has threads.
-
-    From CPython 3.15 on the warning of that comes before the fork, and is an error here.
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        return os.fork()
 
 
 def _in_child(function):

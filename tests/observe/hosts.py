@@ -8,9 +8,9 @@ from __future__ import annotations
 import logging
 import os
 import sys
-import warnings
 
 from tests.contract.workload import arrive
+from tests.support.programs import fork
 from wetlands_executor import CondaEnvExecutor, current_task
 from wetlands_executor.observe import progress
 
@@ -83,9 +83,7 @@ def forks(address):
     """A child process prints while the display is open."""
     with CondaEnvExecutor(max_workers=1) as executor, progress(executor):
         task = executor.submit(quiet_work, address, 0)
-        with warnings.catch_warnings():  # a fork of a process that has threads
-            warnings.simplefilter("ignore", DeprecationWarning)
-            child = os.fork()
+        child = fork()
         if not child:
             print("the child prints", flush=True)
             os._exit(0)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,6 +22,16 @@ def run(programs: Mapping[str, Any]) -> None:
     """
     program = programs[sys.argv[1]]
     program(*sys.argv[2 : 2 + program.__code__.co_argcount])
+
+
+def fork() -> int:
+    """Fork this process, which has threads.
+
+    From CPython 3.15 on the warning of that comes before the fork, and is an error here.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return os.fork()
 
 
 def limit_address_space(extra: int) -> None:
